@@ -1,0 +1,3 @@
+//! `tokio::net`, over the FlexTCP NIC.
+#![forbid(unsafe_code)]
+pub use tokio::net::*;

@@ -1,0 +1,21 @@
+//! Wire formats: Ethernet, IPv4, IPv6, TCP and its options, ICMP errors, checksums.
+//!
+//! Two layers: zero-copy header views over bytes (private), and plain structs that parse from and emit to
+//! frames ([`parse`], [`SegmentRepr::emit`]). Nothing here panics on input.
+
+pub mod checksum;
+mod ethernet;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod options;
+mod parse;
+mod repr;
+mod tcp;
+
+pub use ethernet::MacAddr;
+pub use icmp::{IcmpError, IcmpErrorKind};
+pub use options::{SackBlocks, TcpOptions, Timestamps};
+pub use parse::{Malformed, Packet, parse};
+pub use repr::{MAX_HEADER_LEN, SegmentRepr};
+pub use tcp::{TcpFlags, TcpHeader};
