@@ -1,0 +1,101 @@
+//! What can be tuned in the engine; the defaults are Linux's.
+
+use std::time::Duration;
+
+use crate::offload::OffloadPolicy;
+
+/// Limits and times of one engine. [`Default`] behaves as Linux does.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// When established connections go to the NIC.
+    pub offload: OffloadPolicy,
+    /// Negotiate window scale and timestamps (RFC 7323).
+    pub window_scaling: bool,
+    /// Negotiate timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Negotiate selective acknowledgments (RFC 2018).
+    pub sack: bool,
+    /// Receive buffer a connection starts with, bytes.
+    pub recv_buffer_initial: u32,
+    /// Largest receive buffer that tuning reaches, bytes (`tcp_rmem[2]`).
+    pub recv_buffer_max: u32,
+    /// Limit of the send buffer, bytes (`tcp_wmem[2]`).
+    pub send_buffer: u32,
+    /// Congestion control by name: `cubic` or `reno`.
+    pub congestion: &'static str,
+    /// Initial congestion window in segments (RFC 6928).
+    pub initial_window: u32,
+    /// TTL or hop limit of our packets.
+    pub ttl: u8,
+    /// RTO before the first sample (RFC 6298, 2.1).
+    pub rto_initial: Duration,
+    /// Least RTO.
+    pub rto_min: Duration,
+    /// Largest RTO.
+    pub rto_max: Duration,
+    /// Retransmissions of a SYN (`tcp_syn_retries`).
+    pub syn_retries: u8,
+    /// Retransmissions of a SYN-ACK (`tcp_synack_retries`).
+    pub synack_retries: u8,
+    /// Retransmissions of data before the connection is dead (`tcp_retries2`).
+    pub retries: u8,
+    /// The same for a connection whose application is gone (`tcp_orphan_retries`).
+    pub orphan_retries: u8,
+    /// Delayed-ACK time.
+    pub delayed_ack: Duration,
+    /// Segments acknowledged at once when a connection starts.
+    pub quick_acks: u8,
+    /// How long an orphan stays in FIN_WAIT_2 (`tcp_fin_timeout`).
+    pub fin_timeout: Duration,
+    /// How long TIME_WAIT lasts.
+    pub time_wait: Duration,
+    /// Most TIME_WAIT entries (`tcp_max_tw_buckets`); the oldest goes.
+    pub max_time_wait: usize,
+    /// Most orphans (`tcp_max_orphans`); beyond, closing resets.
+    pub max_orphans: usize,
+    /// Upper bound of a listener's backlog (`somaxconn`).
+    pub max_backlog: u32,
+    /// Upper bound of half-open connections of one listener (`tcp_max_syn_backlog`).
+    pub max_syn_backlog: u32,
+    /// Most connections of this engine, of any state but TIME_WAIT.
+    pub max_connections: usize,
+    /// Least time between two challenge ACKs of a connection (RFC 5961; `tcp_invalid_ratelimit`).
+    pub challenge_interval: Duration,
+    /// How long a connection on the NIC may be quiet before its empty buffers are given back.
+    pub buffer_idle: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            offload: OffloadPolicy::Always,
+            window_scaling: true,
+            timestamps: true,
+            sack: true,
+            recv_buffer_initial: 64 << 10,
+            recv_buffer_max: 6 << 20,
+            send_buffer: 4 << 20,
+            congestion: "cubic",
+            initial_window: 10,
+            ttl: 64,
+            rto_initial: Duration::from_secs(1),
+            rto_min: Duration::from_millis(200),
+            rto_max: Duration::from_secs(120),
+            syn_retries: 6,
+            synack_retries: 5,
+            retries: 15,
+            orphan_retries: 8,
+            delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
+            fin_timeout: Duration::from_secs(60),
+            time_wait: Duration::from_secs(60),
+            max_time_wait: 65_536,
+            max_orphans: 65_536,
+            max_backlog: 4096,
+            max_syn_backlog: 4096,
+            max_connections: 1 << 20,
+            challenge_interval: Duration::from_millis(500),
+            buffer_idle: Duration::from_secs(10),
+        }
+    }
+}
