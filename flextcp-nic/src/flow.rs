@@ -15,7 +15,10 @@ pub struct FlowTuple {
 impl FlowTuple {
     /// Builds the tuple from socket addresses.
     pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
-        Self { local: (local.ip(), local.port()), remote: (remote.ip(), remote.port()) }
+        Self {
+            local: (local.ip(), local.port()),
+            remote: (remote.ip(), remote.port()),
+        }
     }
 
     /// Our end as a socket address.
@@ -30,7 +33,10 @@ impl FlowTuple {
 
     /// The same connection seen from the peer.
     pub const fn reversed(&self) -> Self {
-        Self { local: self.remote, remote: self.local }
+        Self {
+            local: self.remote,
+            remote: self.local,
+        }
     }
 }
 

@@ -36,12 +36,21 @@ pub struct RxFrame<'a> {
 impl<'a> RxFrame<'a> {
     /// A frame in one piece.
     pub const fn contiguous(head: &'a [u8], checksum: RxChecksum) -> Self {
-        Self { head, tail: &[], checksum }
+        Self {
+            head,
+            tail: &[],
+            checksum,
+        }
     }
 
     /// Bytes in all fragments.
     pub fn len(&self) -> usize {
-        self.head.len() + self.tail.iter().map(|fragment| fragment.len()).sum::<usize>()
+        self.head.len()
+            + self
+                .tail
+                .iter()
+                .map(|fragment| fragment.len())
+                .sum::<usize>()
     }
 
     /// Whether the frame has no byte.
@@ -53,20 +62,23 @@ impl<'a> RxFrame<'a> {
     pub fn slices(&self, offset: usize, len: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut skip = offset;
         let mut left = len;
-        std::iter::once(self.head).chain(self.tail.iter().copied()).filter_map(move |fragment| {
-            let start = skip.min(fragment.len());
-            skip -= start;
-            let rest = &fragment[start..];
-            let take = rest.len().min(left);
-            left -= take;
-            (take > 0).then(|| &rest[..take])
-        })
+        std::iter::once(self.head)
+            .chain(self.tail.iter().copied())
+            .filter_map(move |fragment| {
+                let start = skip.min(fragment.len());
+                skip -= start;
+                let rest = &fragment[start..];
+                let take = rest.len().min(left);
+                left -= take;
+                (take > 0).then(|| &rest[..take])
+            })
     }
 
     /// The whole frame copied into one vector.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
-        self.slices(0, usize::MAX).for_each(|slice| bytes.extend_from_slice(slice));
+        self.slices(0, usize::MAX)
+            .for_each(|slice| bytes.extend_from_slice(slice));
         bytes
     }
 }

@@ -111,7 +111,11 @@ impl WindowScale {
     /// The 16-bit window field that advertises at most `window` bytes.
     pub const fn scale_down(self, window: u32) -> u16 {
         let field = window >> self.0;
-        if field > u16::MAX as u32 { u16::MAX } else { field as u16 }
+        if field > u16::MAX as u32 {
+            u16::MAX
+        } else {
+            field as u16
+        }
     }
 
     /// `window` as the peer will understand it after the field's rounding.
@@ -143,7 +147,11 @@ impl Mss {
 
     /// An MSS, raised to [`Mss::MIN`].
     pub const fn new(bytes: u16) -> Self {
-        Self(if bytes < Self::MIN.0 { Self::MIN.0 } else { bytes })
+        Self(if bytes < Self::MIN.0 {
+            Self::MIN.0
+        } else {
+            bytes
+        })
     }
 
     /// Bytes.

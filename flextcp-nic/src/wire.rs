@@ -13,9 +13,9 @@ mod parse;
 mod repr;
 mod tcp;
 
-pub use ethernet::MacAddr;
-pub use icmp::{IcmpError, IcmpErrorKind};
+pub use ethernet::{InvalidMacAddr, MacAddr};
+pub use icmp::{IcmpError, IcmpErrorKind, Unreachable};
 pub use options::{SackBlocks, TcpOptions, Timestamps};
-pub use parse::{Malformed, Packet, parse};
+pub use parse::{Malformed, Packet, TcpPacket, parse};
 pub use repr::{MAX_HEADER_LEN, SegmentRepr};
 pub use tcp::{TcpFlags, TcpHeader};
