@@ -1,0 +1,19 @@
+//! The kernel around us: what it knows of the network, and how we share addresses and ports with it.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`netlink`] | a mirror of links, addresses, routes and neighbours, followed as they change |
+//!
+//! Everything works on the network namespace of the thread that opens it.
+
+#[cfg(target_os = "linux")]
+pub mod links;
+#[cfg(target_os = "linux")]
+pub mod neighbors;
+#[cfg(target_os = "linux")]
+pub mod netlink;
+#[cfg(target_os = "linux")]
+pub mod routes;
+
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod testing;
