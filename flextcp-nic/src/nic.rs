@@ -167,7 +167,10 @@ pub trait Sink {
 
 /// What [`Nic::claim`] answers.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "returned once per claim and taken apart at once")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "returned once per claim and taken apart at once"
+)]
 pub enum Claim {
     /// The connection, now.
     Done(Returned),

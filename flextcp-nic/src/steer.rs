@@ -1,1 +1,85 @@
-//! Stub.
+//! Steering: which frames are ours, and which flow a frame belongs to.
+
+mod rss;
+mod table;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::flow::FlowTuple;
+
+pub use rss::{MICROSOFT_KEY, toeplitz};
+pub use table::{FlowKey, FlowTable};
+
+/// What sits before a port and decides which frames reach it: the maps of the XDP program, or nothing.
+pub trait Steering: Send + fmt::Debug {
+    /// Frames to `local` come here from now on; an unspecified address means every address of its family.
+    ///
+    /// # Errors
+    /// The table is full, or the device refused.
+    fn own(&mut self, local: SocketAddr) -> io::Result<()>;
+
+    /// Ends [`own`](Self::own).
+    ///
+    /// # Errors
+    /// The device refused.
+    fn disown(&mut self, local: SocketAddr) -> io::Result<()>;
+
+    /// Frames of this connection go to the kernel although its port is ours.
+    ///
+    /// # Errors
+    /// As [`own`](Self::own).
+    fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()>;
+
+    /// Ends [`exclude`](Self::exclude).
+    ///
+    /// # Errors
+    /// As [`disown`](Self::disown).
+    fn include(&mut self, tuple: FlowTuple) -> io::Result<()>;
+
+    /// Whether traffic for `address` can reach this port.
+    fn serves(&self, address: IpAddr) -> bool;
+}
+
+/// No steering: the port is ours alone, and every frame on it (memory wire, TAP).
+#[derive(Clone, Debug, Default)]
+pub struct SteerAll {
+    addresses: Vec<IpAddr>,
+}
+
+impl SteerAll {
+    /// All frames, of every address.
+    pub const fn new() -> Self {
+        Self {
+            addresses: Vec::new(),
+        }
+    }
+
+    /// All frames of a port that only these addresses are behind.
+    pub const fn serving(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses }
+    }
+}
+
+impl Steering for SteerAll {
+    fn own(&mut self, _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn disown(&mut self, _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn exclude(&mut self, _: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn include(&mut self, _: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn serves(&self, address: IpAddr) -> bool {
+        self.addresses.is_empty() || self.addresses.contains(&address)
+    }
+}
