@@ -3,6 +3,8 @@
 //! A port moves Ethernet frames and knows nothing of TCP. It receives in batches, transmits into a
 //! batch that one [`Port::flush`] hands to the wire, and has one descriptor to wait on.
 
+pub mod memory;
+
 use std::io;
 use std::num::NonZeroU16;
 use std::os::fd::BorrowedFd;
@@ -206,4 +208,43 @@ pub trait Port: Send + std::fmt::Debug {
 
     /// Counters.
     fn counters(&self) -> PortCounters;
+}
+
+impl<P: Port + ?Sized> Port for Box<P> {
+    fn info(&self) -> &PortInfo {
+        (**self).info()
+    }
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        budget: usize,
+        sink: &mut dyn FnMut(RxFrame<'_>),
+    ) -> io::Result<usize> {
+        (**self).receive(now, budget, sink)
+    }
+
+    fn transmit(&mut self, now: Instant, frame: TxFrame<'_>) -> Result<(), PortFull> {
+        (**self).transmit(now, frame)
+    }
+
+    fn flush(&mut self, now: Instant) -> io::Result<()> {
+        (**self).flush(now)
+    }
+
+    fn arm(&mut self) -> io::Result<bool> {
+        (**self).arm()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        (**self).wake_fd()
+    }
+
+    fn poll_at(&self) -> Option<Instant> {
+        (**self).poll_at()
+    }
+
+    fn counters(&self) -> PortCounters {
+        (**self).counters()
+    }
 }
