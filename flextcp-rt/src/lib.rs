@@ -5,4 +5,5 @@ pub mod host;
 pub mod metrics;
 pub mod offload;
 pub mod options;
+pub mod socket;
 pub mod tcp;

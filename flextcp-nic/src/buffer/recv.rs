@@ -250,6 +250,23 @@ impl RecvReader {
         taken
     }
 
+    /// Hands up to `max` bytes to `sink`, in one piece or two, and takes them; returns how many. `sink` must not
+    /// use this ring: it would wait for itself.
+    pub fn read_with(&self, max: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let state = lock(&self.shared.state);
+        let n = max.min(self.len());
+        let Some(memory) = state.memory.as_ref().filter(|_| n > 0) else {
+            return 0;
+        };
+        // SAFETY: as in `copy`.
+        let parts = unsafe { memory.slices(self.shared.read.load(Ordering::Relaxed), n) };
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            sink(part);
+        }
+        self.advance(&state, n as u64);
+        n
+    }
+
     /// Takes `n` bytes unread, at most those that are there; returns how many. Space under a living [`Chunk`]
     /// becomes free when the chunk is dropped.
     pub fn consume(&self, n: usize) -> usize {

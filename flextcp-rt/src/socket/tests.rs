@@ -1,0 +1,1 @@
+//! Tests of the socket against a core that only takes notes.
