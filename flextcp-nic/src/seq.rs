@@ -164,3 +164,90 @@ impl Mss {
         self.0 as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Distances within which two numbers have an order (RFC 9293, section 3.4).
+    const WINDOW: u32 = 1 << 30;
+
+    proptest! {
+        #[test]
+        fn order_is_reflexive_and_antisymmetric(a in any::<u32>(), b in any::<u32>()) {
+            let (a, b) = (SeqNum(a), SeqNum(b));
+            prop_assert!(a.at_or_before(a) && a.at_or_after(a) && !a.before(a) && !a.after(a));
+            prop_assert_eq!(a.before(b), b.after(a));
+            prop_assert_eq!(a.at_or_before(b), !a.after(b));
+            prop_assert_eq!(a.at_or_after(b), !a.before(b));
+            prop_assume!(a.0.wrapping_sub(b.0) != 1 << 31);
+            let exactly_one = [a.before(b), a == b, a.after(b)];
+            prop_assert_eq!(exactly_one.iter().filter(|&&holds| holds).count(), 1);
+        }
+
+        #[test]
+        fn order_is_transitive_within_a_window(
+            start in any::<u32>(),
+            first in 0..WINDOW,
+            second in 0..WINDOW,
+        ) {
+            let a = SeqNum(start);
+            let (b, c) = (a + first, a + first + second);
+            prop_assert!(a.at_or_before(b) && b.at_or_before(c) && a.at_or_before(c));
+            prop_assert_eq!((c.since(a), a.since(c)), (first + second, 0));
+            prop_assert_eq!(c.since(b) + b.since(a), c.since(a));
+        }
+
+        #[test]
+        fn adding_and_subtracting_wrap(start in any::<u32>(), distance in any::<u32>()) {
+            let a = SeqNum(start);
+            prop_assert_eq!(a + distance - distance, a);
+            let mut b = a;
+            b += distance;
+            prop_assert_eq!(b, a + distance);
+            prop_assert_eq!(b.offset_from(a), distance as i32);
+        }
+
+        #[test]
+        fn latest_and_earliest_are_the_two(start in any::<u32>(), distance in 0..WINDOW) {
+            let (a, b) = (SeqNum(start), SeqNum(start) + distance);
+            prop_assert_eq!((a.latest(b), b.latest(a)), (b, b));
+            prop_assert_eq!((a.earliest(b), b.earliest(a)), (a, a));
+        }
+
+        #[test]
+        fn a_scaled_window_never_promises_more(shift in any::<u8>(), window in any::<u32>()) {
+            let scale = WindowScale::new(shift);
+            prop_assert!(scale.get() <= WindowScale::MAX.get());
+            let seen = scale.round(window);
+            prop_assert!(seen <= window);
+            prop_assert_eq!(scale.round(seen), seen);
+            if scale.scale_down(window) < u16::MAX {
+                prop_assert!(window - seen < 1 << scale.get());
+            }
+        }
+
+        #[test]
+        fn a_scale_fits_its_buffer_and_no_smaller_one_does(bytes in any::<u32>()) {
+            let scale = WindowScale::for_buffer(bytes);
+            let shift = scale.get();
+            prop_assert!(bytes >> shift <= u32::from(u16::MAX) || scale == WindowScale::MAX);
+            prop_assert!(shift == 0 || bytes >> (shift - 1) > u32::from(u16::MAX));
+        }
+
+        #[test]
+        fn an_mss_is_never_below_the_least(bytes in any::<u16>()) {
+            prop_assert_eq!(Mss::new(bytes).get(), bytes.max(Mss::MIN.get()));
+            prop_assert_eq!(Mss::new(bytes).bytes(), u32::from(Mss::new(bytes).get()));
+        }
+    }
+
+    #[test]
+    fn order_holds_across_the_wrap() {
+        assert!(SeqNum(u32::MAX).before(SeqNum(0)));
+        assert_eq!(SeqNum(5).since(SeqNum(u32::MAX - 4)), 10);
+        assert_eq!(SeqNum(u32::MAX) + 1, SeqNum(0));
+    }
+}

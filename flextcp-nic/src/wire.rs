@@ -13,6 +13,9 @@ mod parse;
 mod repr;
 mod tcp;
 
+#[cfg(test)]
+mod tests;
+
 pub use ethernet::{InvalidMacAddr, MacAddr};
 pub use icmp::{IcmpError, IcmpErrorKind, Unreachable};
 pub use options::{SackBlocks, TcpOptions, Timestamps};
