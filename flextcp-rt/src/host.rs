@@ -3,6 +3,8 @@
 //! | module | concern |
 //! |---|---|
 //! | [`netlink`] | a mirror of links, addresses, routes and neighbours, followed as they change |
+//! | [`ports`] | port reservation and the kernel's own listener beside ours |
+//! | [`repair`] | moving a live connection between us and a kernel socket (TCP_REPAIR) |
 //!
 //! Everything works on the network namespace of the thread that opens it.
 
@@ -12,6 +14,10 @@ pub mod links;
 pub mod neighbors;
 #[cfg(target_os = "linux")]
 pub mod netlink;
+#[cfg(target_os = "linux")]
+pub mod ports;
+#[cfg(target_os = "linux")]
+pub mod repair;
 #[cfg(target_os = "linux")]
 pub mod routes;
 
