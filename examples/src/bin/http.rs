@@ -1,2 +1,96 @@
-//! The HTTP example.
-fn main() {}
+//! An axum server on `flextcp_net`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use flextcp_examples::args::{ServerArgs, listen_address};
+use flextcp_examples::program::{self, StartError};
+use flextcp_examples::server::Server;
+use flextcp_examples::stop::Stop;
+use flextcp_examples::tls::{self, Identity};
+use flextcp_examples::web::{self, Options, ServerInfo};
+
+const EXAMPLES: &str = "\
+Examples:
+  http                                     http://127.0.0.1:8080/
+  http --listen 0.0.0.0:80 --listen [::]:80
+  http --tls                               HTTPS, certificate made at start
+  http --tls --cert chain.pem --key key.pem
+  http --kernel --threads 1                kernel sockets, one thread
+
+Paths:
+  /            a page that says what is running
+  /echo        POST: the body, streamed back
+  /bytes/{n}   GET, HEAD: n bytes, always the same ones
+  /upload      PUT, POST: size and SHA-256 of the body, as JSON
+  /stats       the counters of the process and of this connection, as JSON
+
+HTTP/1.1 and HTTP/2; without TLS, HTTP/2 by prior knowledge.
+RUST_LOG sets what is logged to standard error, like RUST_LOG=debug.";
+
+/// An HTTP server over FlexTCP.
+#[derive(Debug, Parser)]
+#[command(name = "http", version, after_help = EXAMPLES)]
+struct Args {
+    /// Address to listen on; repeatable
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address, default_value = "127.0.0.1:8080")]
+    listen: Vec<SocketAddr>,
+
+    /// Serve HTTPS; without --cert, with a certificate made at start
+    #[arg(long)]
+    tls: bool,
+
+    /// Certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "cert"])]
+    key: Option<PathBuf>,
+
+    /// Close connections on which no request arrives for this long; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    idle_timeout: u64,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    program::run("http", args.server.threads, |stop| serve(args, stop))
+}
+
+async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
+    let identity = match (args.cert, args.key) {
+        (Some(cert), Some(key)) => Identity::Files { cert, key },
+        _ => Identity::SelfSigned(args.listen.clone()),
+    };
+    let options = Options {
+        tls: if args.tls {
+            Some(tls::acceptor(&identity, &["h2", "http/1.1"])?)
+        } else {
+            None
+        },
+        idle: (args.idle_timeout > 0).then(|| Duration::from_secs(args.idle_timeout)),
+    };
+    let server = Server::bind(args.server.transport(), &args.listen).await?;
+    server.announce("http", if args.tls { "https://" } else { "http://" });
+
+    let router = web::router(ServerInfo::new(stop.clone()));
+    let connection_stop = stop.clone();
+    server
+        .run(stop, args.server.drain(), move |stream| {
+            web::serve(
+                stream,
+                router.clone(),
+                options.clone(),
+                connection_stop.clone(),
+            )
+        })
+        .await;
+    Ok(())
+}
