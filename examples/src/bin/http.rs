@@ -80,7 +80,7 @@ async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
     let server = Server::bind(args.server.transport(), &args.listen).await?;
     server.announce("http", if args.tls { "https://" } else { "http://" });
 
-    let router = web::router(ServerInfo::new(stop.clone()));
+    let router = web::router(ServerInfo::new(args.server.transport(), stop.clone()));
     let connection_stop = stop.clone();
     server
         .run(stop, args.server.drain(), move |stream| {

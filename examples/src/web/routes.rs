@@ -11,13 +11,14 @@ use axum::{Extension, Json, Router};
 use http::{HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::body::PatternBody;
 use super::connection::Connection;
 use super::page;
 use crate::listener::Transport;
-use crate::stats::{self, Stats};
+use crate::stats;
 use crate::stop::Stop;
 
 const PATHS: &str = "\
@@ -31,6 +32,7 @@ GET  /stats       counters as JSON
 /// What the handlers know of the server.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
+    transport: Transport,
     stop: Stop,
     started: Instant,
 }
@@ -38,8 +40,9 @@ pub struct ServerInfo {
 impl ServerInfo {
     /// Of a server that starts now and ends by `stop`.
     #[must_use]
-    pub fn new(stop: Stop) -> Self {
+    pub fn new(transport: Transport, stop: Stop) -> Self {
         Self {
+            transport,
             stop,
             started: Instant::now(),
         }
@@ -59,12 +62,10 @@ pub fn router(server: ServerInfo) -> Router {
 }
 
 async fn index(
-    State(server): State<ServerInfo>,
     Extension(connection): Extension<Arc<Connection>>,
     version: Version,
 ) -> Html<String> {
-    let this = ThisConnection::new(&connection, version);
-    Html(page::render(&stats::snapshot(&server.stop), &this))
+    Html(page::render(&ThisConnection::new(&connection, version)))
 }
 
 async fn echo(request: Request<Body>) -> Response {
@@ -122,7 +123,7 @@ async fn upload(body: Body) -> Response {
 struct StatsReport {
     server: ServerReport,
     #[serde(flatten)]
-    stats: Stats,
+    stats: Value,
     this_connection: ThisConnection,
 }
 
@@ -169,7 +170,7 @@ async fn stats(
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: server.started.elapsed().as_secs(),
         },
-        stats: stats::snapshot(&server.stop),
+        stats: stats::snapshot(server.transport, &server.stop),
         this_connection: ThisConnection::new(&connection, version),
     };
     let mut response = Json(report).into_response();

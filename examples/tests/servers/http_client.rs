@@ -61,8 +61,14 @@ impl Client {
         };
         let request = request.method(method).body(Full::new(body.into())).unwrap();
         let response = match self {
-            Self::Http1(client) => client.send_request(request).await?,
-            Self::Http2(client) => client.send_request(request).await?,
+            Self::Http1(client) => {
+                client.ready().await?;
+                client.send_request(request).await?
+            }
+            Self::Http2(client) => {
+                client.ready().await?;
+                client.send_request(request).await?
+            }
         };
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
