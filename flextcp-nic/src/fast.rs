@@ -1,1 +1,59 @@
-//! Stub.
+//! The common case of TCP, receive and transmit: pure functions over a flow's state and its app buffers.
+//!
+//! No I/O, no clock, no allocation. [`rx`] either handles a segment whole or leaves everything as it was and
+//! says why it is an exception; [`tx`] decides what to send next; [`ack`] decides when to acknowledge and what
+//! window to offer.
+
+pub mod ack;
+pub mod rx;
+pub mod tx;
+
+use crate::flow::FlowState;
+use crate::pace::Pace;
+use crate::seq::SeqNum;
+use crate::time::Instant;
+
+/// What the software NIC keeps of a flow besides [`FlowState`]. It is not handed over: a claimed and
+/// re-installed flow starts it anew.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Largest window the peer ever offered.
+    pub max_snd_wnd: u32,
+    /// End of the last segment sent that was not full: what Nagle's algorithm as changed by Minshall waits for.
+    pub snd_sml: SeqNum,
+    /// The peer's segment size as far as seen, for "every second segment".
+    pub rcv_mss: u32,
+    /// The segment timed for a round-trip sample: its end and when it was sent.
+    pub timed: Option<(SeqNum, Instant)>,
+    /// Where RFC 6298's retransmission timer runs from: the oldest outstanding segment was sent, or SND.UNA
+    /// last moved.
+    pub outstanding_since: Option<Instant>,
+    /// An ACK must not wait.
+    pub ack_now: bool,
+    /// ACKs left in quick ACK mode.
+    pub quick_acks: u8,
+    /// The peer reported congestion since the last CWR of ours.
+    pub ece_seen: bool,
+    /// Pacing.
+    pub pace: Pace,
+    /// Receive buffer autotuning.
+    pub tuning: rx::Tuning,
+}
+
+impl Local {
+    /// For a flow that is being installed.
+    pub fn new(state: &FlowState, now: Instant) -> Self {
+        Self {
+            max_snd_wnd: state.snd_wnd,
+            snd_sml: state.snd_una(),
+            rcv_mss: state.mss().bytes().min(rx::RCV_MSS_AT_FIRST),
+            timed: None,
+            outstanding_since: (state.in_flight() > 0).then_some(now),
+            ack_now: false,
+            quick_acks: ack::QUICK_ACKS,
+            ece_seen: false,
+            pace: Pace::default(),
+            tuning: rx::Tuning::new(now),
+        }
+    }
+}

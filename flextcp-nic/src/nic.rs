@@ -121,6 +121,11 @@ impl Reason {
         Self::HostOwned,
     ];
 
+    /// Its place in [`Reason::ALL`] and in [`NicCounters::exceptions`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Name as in counters and statistics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -287,7 +292,8 @@ pub struct NicCounters {
 pub struct FlowProgress {
     /// State words as they are now.
     pub state: FlowState,
-    /// When the oldest unacknowledged segment was (last) sent, if any is outstanding.
+    /// Where RFC 6298's retransmission timer runs from, if anything is outstanding: the oldest unacknowledged
+    /// segment was sent, or SND.UNA last moved, whichever was later.
     pub outstanding_since: Option<Instant>,
 }
 

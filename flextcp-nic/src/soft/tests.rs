@@ -1,0 +1,258 @@
+//! Two software NICs joined by a memory wire.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::*;
+use crate::buffer::{Pool, RecvReader, SendWriter, recv_ring, send_ring};
+use crate::nic::{Exception, Notification};
+use crate::port::memory::{MemoryConfig, MemoryPort};
+use crate::seq::{Mss, SeqNum, WindowScale};
+use crate::steer::SteerAll;
+
+#[derive(Debug, Default)]
+struct Log {
+    notifications: Vec<Notification>,
+    exceptions: Vec<(crate::nic::Reason, bool)>,
+    returned: usize,
+}
+
+impl Sink for Log {
+    fn notification(&mut self, notification: Notification) {
+        self.notifications.push(notification);
+    }
+
+    fn exception(&mut self, exception: Exception<'_>) {
+        self.exceptions
+            .push((exception.reason, exception.returned.is_some()));
+    }
+
+    fn returned(&mut self, _: Returned) {
+        self.returned += 1;
+    }
+}
+
+struct End {
+    nic: SoftNic,
+    id: FlowId,
+    recv: RecvReader,
+    send: SendWriter,
+    log: Log,
+}
+
+struct Setup {
+    mss: u16,
+    flags: u32,
+    cwnd: u32,
+    pacing_rate: u32,
+    v6: bool,
+    port: MemoryConfig,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            mss: 1448,
+            flags: flags::TIMESTAMPS | flags::NO_DELAY,
+            cwnd: 100_000,
+            pacing_rate: 0,
+            v6: false,
+            port: MemoryConfig::default(),
+        }
+    }
+}
+
+fn address(v6: bool, n: u8) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from_bits(0xfd << 120 | u128::from(n)).into()
+    } else {
+        Ipv4Addr::new(10, 0, 0, n).into()
+    }
+}
+
+/// Both ends of an established connection, carried by two NICs.
+fn connected(setup: &Setup) -> [End; 2] {
+    let (a, b) = MemoryPort::pair(setup.port.clone(), setup.port.clone()).unwrap();
+    let pool = Pool::new(256 << 20);
+    let tuple = FlowTuple {
+        local: (address(setup.v6, 1), 1000),
+        remote: (address(setup.v6, 2), 2000),
+    };
+    let sequence = [SeqNum(u32::MAX - 10_000), SeqNum(77)];
+    let end = |port: MemoryPort, tuple: FlowTuple, own: SeqNum, peer: SeqNum| {
+        let mut state = FlowState {
+            flags: setup.flags,
+            cwnd: setup.cwnd,
+            pacing_rate: setup.pacing_rate,
+            snd_wnd: 65536,
+            rcv_free: 65536,
+            ..FlowState::default()
+        };
+        state.set_tuple(&tuple);
+        state.set_ttl_tos(64, 0);
+        state.set_mss_scales(
+            Mss::new(setup.mss),
+            WindowScale::new(7),
+            WindowScale::new(7),
+        );
+        state.set_snd_una(own);
+        state.set_snd_nxt(own);
+        state.set_snd_end(own);
+        state.set_rcv_nxt(peer);
+        state.set_last_ack_sent(peer);
+        state.set_rcv_adv(peer + 65536);
+        let (writer, recv) = recv_ring(&pool);
+        let (send, reader) = send_ring(&pool, 1 << 20);
+        let mut nic = SoftNic::new(
+            Box::new(port),
+            Box::new(SteerAll::new()),
+            SoftConfig::new([1; 16]),
+        );
+        let buffers = FlowBuffers {
+            recv: writer,
+            send: reader,
+        };
+        let id = nic
+            .install(Instant::ZERO, Token(9), state, buffers)
+            .unwrap();
+        End {
+            nic,
+            id,
+            recv,
+            send,
+            log: Log::default(),
+        }
+    };
+    [
+        end(a, tuple, sequence[0], sequence[1]),
+        end(b, tuple.reversed(), sequence[1], sequence[0]),
+    ]
+}
+
+/// Moves `total` bytes both ways, checking every byte; returns the virtual time it took.
+fn transfer(setup: &Setup, total: u64) -> (Instant, [End; 2]) {
+    let mut ends = connected(setup);
+    let mut now = Instant::ZERO;
+    let (mut written, mut read) = ([0_u64; 2], [0_u64; 2]);
+    let pattern: Vec<u8> = (0..251_u8).cycle().take(251 * 300).collect();
+    for round in 0.. {
+        assert!(
+            round < 1_000_000,
+            "no progress: {written:?} {read:?} {:?}",
+            ends[0].nic.progress(ends[0].id)
+        );
+        for (i, end) in ends.iter_mut().enumerate() {
+            end.nic.poll(now, 64, &mut end.log).unwrap();
+            let mut out = [0; 30_000];
+            let n = end.recv.read(&mut out);
+            let start = (read[i] % 251) as usize;
+            assert_eq!(out[..n], pattern[start..start + n]);
+            read[i] += n as u64;
+            let left = (total - written[i]).min(40_000) as usize;
+            let start = (written[i] % 251) as usize;
+            written[i] += end.send.write(&pattern[start..start + left]) as u64;
+            end.nic.doorbell(now, end.id).unwrap();
+            end.nic.flush(now).unwrap();
+        }
+        if read == [total; 2] {
+            break;
+        }
+        now += Duration::from_micros(10);
+    }
+    for end in &ends {
+        assert_eq!(end.log.exceptions, []);
+        assert_eq!(
+            end.log
+                .notifications
+                .iter()
+                .map(|n| u64::from(n.received))
+                .sum::<u64>(),
+            total
+        );
+    }
+    (now, ends)
+}
+
+#[test]
+fn a_megabyte_each_way() {
+    for v6 in [false, true] {
+        for flags in [0, flags::TIMESTAMPS, flags::NO_DELAY | flags::ECN] {
+            transfer(
+                &Setup {
+                    v6,
+                    flags,
+                    ..Setup::default()
+                },
+                1 << 20,
+            );
+        }
+    }
+}
+
+#[test]
+fn super_frames_over_offload_ports() {
+    let port = MemoryConfig {
+        mtu: 65535,
+        tx_checksum: true,
+        tx_segment_max: Some(65535),
+        fragment: std::num::NonZeroUsize::new(4096),
+        ..MemoryConfig::default()
+    };
+    let (_, ends) = transfer(
+        &Setup {
+            port,
+            ..Setup::default()
+        },
+        4 << 20,
+    );
+    let counters = ends[0].nic.counters();
+    assert!(
+        counters.fast.bytes_out / counters.fast.frames_out > 3000,
+        "{counters:?}"
+    );
+}
+
+#[test]
+fn pacing_keeps_the_rate() {
+    let setup = Setup {
+        pacing_rate: 10_000,
+        ..Setup::default()
+    };
+    let (took, _) = transfer(&setup, 500_000);
+    let millis = took.as_millis();
+    assert!(
+        (48..=60).contains(&millis),
+        "500 kB at 10 kB/ms took {millis} ms"
+    );
+}
+
+#[test]
+fn idle_rings_give_their_memory_back() {
+    let (mut now, mut ends) = transfer(&Setup::default(), 10_000);
+    let [a, b] = &mut ends;
+    for _ in 0..10 {
+        for end in [&mut *a, &mut *b] {
+            now += Duration::from_secs(1);
+            end.nic.poll(now, 64, &mut end.log).unwrap();
+            end.nic.flush(now).unwrap();
+        }
+    }
+    for end in ends {
+        let Claim::Done(returned) = end.nic_claim() else {
+            panic!("the software NIC claims at once")
+        };
+        assert_eq!(
+            (
+                returned.buffers.recv.capacity(),
+                returned.buffers.recv.pool().used()
+            ),
+            (0, 0)
+        );
+        assert!(returned.state.rcv_free >= 65536);
+    }
+}
+
+impl End {
+    fn nic_claim(mut self) -> Claim {
+        self.nic.claim(Instant::ZERO, self.id).unwrap()
+    }
+}
