@@ -1,1 +1,17 @@
-//! What crosses crates.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`netns`] | network namespaces and veth links of the test's own |
+//! | [`process`] | child processes that die with their test, and waiting for conditions |
+//! | [`stats`] | what a process reports about its connections |
+//! | [`stack`] | flextcp_net and tokio::net behind one trait |
+//! | [`peer`] | the servers and loads that benchmark and tests run in processes of their own |
+//! | [`bench`] | the benchmark: rounds, statistics, tables, plots |
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod netns;
+pub mod peer;
+pub mod process;
+pub mod stack;
+pub mod stats;

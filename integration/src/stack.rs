@@ -1,0 +1,100 @@
+//! flextcp_net and tokio::net behind one trait, so that both run the same code.
+
+use std::io;
+use std::net::SocketAddr;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Whose sockets a peer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StackKind {
+    /// `flextcp_net`.
+    Flex,
+    /// `tokio::net`.
+    Kernel,
+}
+
+impl StackKind {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// The part of `tokio::net` that the peers use.
+pub trait Stack: Send + Sync + 'static {
+    /// Its listener.
+    type Listener: Send + Sync + 'static;
+    /// Its stream.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Binds a listener with a backlog of 4096.
+    fn bind(address: SocketAddr) -> io::Result<Self::Listener>;
+    /// Its address.
+    fn local_addr(listener: &Self::Listener) -> io::Result<SocketAddr>;
+    /// Accepts a connection, with no delay of small writes.
+    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Connects, with no delay of small writes.
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Makes the close of `stream` a reset, so that a client of many connections does not run out of ports.
+    fn reset_on_close(stream: &Self::Stream) -> io::Result<()>;
+}
+
+macro_rules! stack {
+    ($(#[$doc:meta])* $name:ident, $($net:ident)::+) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Stack for $name {
+            type Listener = $($net)::+::TcpListener;
+            type Stream = $($net)::+::TcpStream;
+
+            fn bind(address: SocketAddr) -> io::Result<Self::Listener> {
+                let socket = if address.is_ipv4() {
+                    $($net)::+::TcpSocket::new_v4()
+                } else {
+                    $($net)::+::TcpSocket::new_v6()
+                }?;
+                socket.set_reuseaddr(true)?;
+                socket.bind(address)?;
+                socket.listen(4096)
+            }
+
+            fn local_addr(listener: &Self::Listener) -> io::Result<SocketAddr> {
+                listener.local_addr()
+            }
+
+            async fn accept(listener: &Self::Listener) -> io::Result<Self::Stream> {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+
+            async fn connect(address: SocketAddr) -> io::Result<Self::Stream> {
+                let stream = $($net)::+::TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+
+            fn reset_on_close(stream: &Self::Stream) -> io::Result<()> {
+                stream.set_zero_linger()
+            }
+        }
+    };
+}
+
+stack! {
+    /// `flextcp_net`.
+    Flex, flextcp_net
+}
+stack! {
+    /// `tokio::net`.
+    Kernel, tokio::net
+}
