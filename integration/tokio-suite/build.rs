@@ -39,6 +39,7 @@ const FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(tokio_unstable)");
     println!("cargo::rerun-if-changed=../../Cargo.lock");
 
     let tests = tokio_manifest_dir()?.join("tests");
