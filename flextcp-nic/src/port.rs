@@ -4,6 +4,8 @@
 //! batch that one [`Port::flush`] hands to the wire, and has one descriptor to wait on.
 
 pub mod memory;
+#[cfg(target_os = "linux")]
+pub mod xdp;
 
 use std::io;
 use std::num::NonZeroU16;

@@ -1,0 +1,187 @@
+//! Loading and attaching `bpf/steer.c`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use super::steering::{Maps, OwnedKey, SteeringCounters, TupleKey};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/steer.o");
+
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// The loaded program, its socket map and its steering tables.
+pub(super) struct Program {
+    pub(super) ebpf: Ebpf,
+    pub(super) sockets: XskMap<MapData>,
+    pub(super) maps: KernelMaps,
+}
+
+/// Loads the program.
+///
+/// # Errors
+/// The kernel refused: `EPERM` without CAP_BPF and CAP_NET_ADMIN.
+pub(super) fn load() -> io::Result<Program> {
+    let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(from_ebpf)?;
+    let mut map = |name: &str| {
+        ebpf.take_map(name)
+            .ok_or_else(|| io::Error::other("steer.o lacks a map"))
+    };
+    let sockets = XskMap::try_from(map("SOCKETS")?).map_err(from_map)?;
+    let maps = KernelMaps {
+        owned: HashMap::try_from(map("OWNED")?).map_err(from_map)?,
+        ports: Array::try_from(map("PORTS")?).map_err(from_map)?,
+        excluded: HashMap::try_from(map("EXCLUDED")?).map_err(from_map)?,
+        counts: PerCpuArray::try_from(map("COUNTS")?).map_err(from_map)?,
+    };
+    let program: &mut Xdp = ebpf
+        .program_mut("steer")
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| io::Error::other("steer.o lacks its XDP program"))?;
+    program.load().map_err(from_program)?;
+    Ok(Program {
+        ebpf,
+        sockets,
+        maps,
+    })
+}
+
+impl Program {
+    /// Attaches to an interface by a link, which the kernel detaches when its last descriptor is closed: also
+    /// when the process is killed.
+    ///
+    /// # Errors
+    /// `EBUSY` or `EEXIST`: the interface has a program; others: the mode is not supported.
+    pub(super) fn attach(&mut self, ifindex: u32, generic: bool) -> io::Result<OwnedFd> {
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut("steer")
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| io::Error::other("steer.o lacks its XDP program"))?;
+        let fd = program.fd().map_err(from_program)?;
+        let flags = if generic {
+            XDP_FLAGS_SKB_MODE
+        } else {
+            XDP_FLAGS_DRV_MODE
+        };
+        link(fd.as_fd(), ifindex, flags)
+    }
+}
+
+/// aya's own attach falls back to netlink, which leaves the program behind when the process is killed.
+fn link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    /// `union bpf_attr`, its `link_create` part and zeroes.
+    #[repr(C)]
+    struct LinkCreate {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 6],
+    }
+    let mut attr = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: ifindex,
+        attach_type: BPF_XDP,
+        flags,
+        rest: [0; 6],
+    };
+    // SAFETY: the attribute is a zero-extended `link_create` and lives across the call; its size is passed along.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw mut attr,
+            size_of::<LinkCreate>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The tables in the kernel.
+pub(super) struct KernelMaps {
+    owned: HashMap<MapData, OwnedKey, u32>,
+    ports: Array<MapData, u64>,
+    excluded: HashMap<MapData, TupleKey, u32>,
+    counts: PerCpuArray<MapData, u64>,
+}
+
+impl Maps for KernelMaps {
+    fn set_owned(&mut self, key: OwnedKey, flags: u32) -> io::Result<()> {
+        self.owned.insert(key, flags, 0).map_err(from_map)
+    }
+
+    fn remove_owned(&mut self, key: OwnedKey) -> io::Result<()> {
+        self.owned.remove(&key).map_err(from_map)
+    }
+
+    fn set_ports(&mut self, word: u32, bits: u64) -> io::Result<()> {
+        self.ports.set(word, bits, 0).map_err(from_map)
+    }
+
+    fn set_excluded(&mut self, key: TupleKey) -> io::Result<()> {
+        self.excluded.insert(key, 0, 0).map_err(from_map)
+    }
+
+    fn remove_excluded(&mut self, key: TupleKey) -> io::Result<()> {
+        self.excluded.remove(&key).map_err(from_map)
+    }
+
+    fn counts(&self) -> io::Result<SteeringCounters> {
+        let sum = |index: u32| -> io::Result<u64> {
+            let values = self.counts.get(&index, 0).map_err(from_map)?;
+            Ok(values.iter().sum())
+        };
+        Ok(SteeringCounters {
+            redirected: sum(0)?,
+            passed: sum(1)?,
+            excluded: sum(2)?,
+        })
+    }
+}
+
+/// The operating system's error inside of aya's, when there is one: its kind is what callers decide by.
+pub(super) fn from_map(error: MapError) -> io::Error {
+    let io_error = match &error {
+        MapError::SyscallError(call) => &call.io_error,
+        MapError::CreateError { io_error, .. } | MapError::IoError(io_error) => io_error,
+        _ => return io::Error::other(error),
+    };
+    if io_error.raw_os_error() == Some(libc::E2BIG) {
+        let text = "the steering table is full (65,536 entries)";
+        return io::Error::new(io::ErrorKind::StorageFull, text);
+    }
+    match io_error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error),
+    }
+}
+
+fn from_program(error: ProgramError) -> io::Error {
+    let code = match &error {
+        ProgramError::LoadError { io_error, .. } => {
+            return io::Error::new(io_error.kind(), error.to_string());
+        }
+        ProgramError::SyscallError(call) => call.io_error.raw_os_error(),
+        _ => None,
+    };
+    code.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
+}
+
+fn from_ebpf(error: EbpfError) -> io::Error {
+    match error {
+        EbpfError::MapError(error) => from_map(error),
+        EbpfError::ProgramError(error) => from_program(error),
+        error => io::Error::other(error),
+    }
+}
