@@ -32,6 +32,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::offload::OffloadPolicy;
+use crate::tcp::EngineConfig;
+
 /// Which NIC serves.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -96,11 +99,11 @@ pub enum XdpMode {
     Generic,
 }
 
-/// When an established connection is installed on the NIC. The bytes on the wire are the same whatever is
-/// chosen; all but [`Offload::Auto`] are for tests.
+/// When an established connection is installed on the NIC. The bytes that the peers exchange are the same
+/// whatever is chosen; all but [`Offload::Auto`] are for tests.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Offload {
-    /// When it pays: as soon as the connection is plain, and again some time after a punt.
+    /// As the engine has it by default.
     #[default]
     Auto,
     /// Never: the engine carries every connection.
@@ -289,6 +292,24 @@ impl Config {
     /// A builder that starts from the defaults.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
+    }
+
+    /// What of it is the engine's.
+    pub fn engine(&self) -> EngineConfig {
+        let defaults = EngineConfig::default();
+        EngineConfig {
+            offload: match (&self.nic, self.offload) {
+                (NicChoice::Off, _) | (_, Offload::Never) => OffloadPolicy::Never,
+                (_, Offload::Auto) => defaults.offload,
+                (_, Offload::Always) => OffloadPolicy::Always,
+                (_, Offload::Random(seed)) => OffloadPolicy::Random(seed),
+            },
+            recv_buffer_initial: defaults.recv_buffer_initial.min(self.recv_buffer_max),
+            recv_buffer_max: self.recv_buffer_max,
+            send_buffer: self.send_buffer_max,
+            congestion: self.congestion.name(),
+            ..defaults
+        }
     }
 
     /// Rules between keys, which no single value can break.

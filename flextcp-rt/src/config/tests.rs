@@ -215,3 +215,21 @@ fn the_documented_table_lists_every_key() {
         );
     }
 }
+
+#[test]
+fn the_engine_gets_its_part() {
+    let config = Config::builder()
+        .recv_buffer_max(16 << 10)
+        .offload(Offload::Random(3))
+        .build()
+        .unwrap();
+    let engine = config.engine();
+    assert_eq!(engine.offload, OffloadPolicy::Random(3));
+    assert_eq!(
+        (engine.recv_buffer_initial, engine.recv_buffer_max),
+        (16 << 10, 16 << 10)
+    );
+    assert_eq!(engine.congestion, "cubic");
+    let off = Config::builder().nic(NicChoice::Off).build().unwrap();
+    assert_eq!(off.engine().offload, OffloadPolicy::Never);
+}

@@ -78,6 +78,20 @@ fn a_fresh_namespace_has_loopback_only() {
 }
 
 #[test]
+fn an_ordinary_user_sees_the_network() {
+    let mut view = KernelView::open().unwrap();
+    let lo = view.loopback().expect("every namespace has lo").index;
+    if view.link(lo).unwrap().up {
+        let route = view.route(addr("127.0.0.1")).expect("a local route");
+        assert_eq!((route.ifindex, route.source), (lo, addr("127.0.0.1")));
+        assert_eq!(
+            view.route_exact(addr("127.0.0.1"), None, None).unwrap(),
+            route
+        );
+    }
+}
+
+#[test]
 fn the_mirror_follows_changes_and_agrees_with_the_kernel() {
     in_namespace(|| {
         let mut view = KernelView::open().unwrap();
