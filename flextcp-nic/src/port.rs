@@ -17,8 +17,11 @@ use crate::wire::MacAddr;
 /// What is known of a received frame's transport checksum.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RxChecksum {
-    /// The link verified it, or never left the machine (`CHECKSUM_PARTIAL` on `lo` and veth).
+    /// The link verified it, or said that the frame never left the machine.
     Trusted,
+    /// Nobody looked, and a local sender may have left it to hardware that does not exist (`CHECKSUM_PARTIAL` on
+    /// `lo` and veth): a field that holds the pseudo-header's sum passes, any other is verified in full.
+    MaybePartial,
     /// Nobody looked: the NIC verifies it.
     Unverified,
 }

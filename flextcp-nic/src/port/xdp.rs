@@ -52,8 +52,8 @@ pub struct XdpConfig {
     pub zero_copy: bool,
     /// Put frames into huge pages when the system has some reserved (`vm.nr_hugepages`).
     pub huge_pages: bool,
-    /// What to believe about received checksums; by default trusted on `lo` and veth, whose local senders leave them
-    /// to hardware that does not exist, and verified elsewhere.
+    /// What to believe about received checksums; by default [`MaybePartial`](RxChecksum::MaybePartial) on `lo` and
+    /// veth, [`Unverified`](RxChecksum::Unverified) elsewhere.
     pub checksum: Option<RxChecksum>,
 }
 

@@ -126,7 +126,7 @@ impl std::error::Error for Malformed {}
 
 /// Parses a frame: Ethernet with at most one VLAN tag, IPv4 or IPv6, then TCP or ICMP.
 ///
-/// Checksums are verified when the frame's are [`RxChecksum::Unverified`]. Impossible flags pass
+/// Checksums are verified unless the frame's are [`RxChecksum::Trusted`]. Impossible flags pass
 /// ([`TcpFlags::is_impossible`]).
 ///
 /// # Errors
@@ -189,7 +189,7 @@ impl Network {
         if offset + total > frame.len() {
             return Err(Malformed::Truncated);
         }
-        if frame.checksum == RxChecksum::Unverified && checksum(header) != 0 {
+        if frame.checksum != RxChecksum::Trusted && checksum(header) != 0 {
             return Err(Malformed::BadChecksum);
         }
         if ip.is_fragment() {
@@ -253,7 +253,7 @@ impl Network {
 
     /// Verifies the transport checksum over all fragments, started from the pseudo-header's `sum`.
     fn verify(&self, frame: &RxFrame<'_>, mut sum: Checksum) -> Result<(), Malformed> {
-        if frame.checksum == RxChecksum::Unverified {
+        if frame.checksum != RxChecksum::Trusted {
             frame
                 .slices(self.offset, self.len)
                 .for_each(|slice| sum.add(slice));
@@ -287,7 +287,11 @@ fn parse_tcp(
         return Err(Malformed::DataOffset);
     }
     let options = bytes.get(TCP_LEN..header_len).ok_or(Malformed::Truncated)?;
-    network.verify(frame, network.pseudo_header())?;
+    let pseudo_header = network.pseudo_header();
+    let partial = raw.checksum.get() == pseudo_header.folded();
+    if !(partial && frame.checksum == RxChecksum::MaybePartial) {
+        network.verify(frame, pseudo_header)?;
+    }
     let flags = TcpFlags::from_bits(raw.flags);
     let tcp = TcpHeader {
         src_port: raw.source_port.get(),

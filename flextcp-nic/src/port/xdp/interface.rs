@@ -164,7 +164,7 @@ impl XdpInterface {
             .config
             .checksum
             .unwrap_or(match device.driver.as_str() {
-                "lo" | "veth" => RxChecksum::Trusted,
+                "lo" | "veth" => RxChecksum::MaybePartial,
                 _ => RxChecksum::Unverified,
             });
         Ok(XdpPort::new(

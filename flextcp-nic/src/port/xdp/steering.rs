@@ -204,6 +204,33 @@ impl Steering {
     }
 }
 
+impl crate::steer::Steering for Steering {
+    fn own(&mut self, local: SocketAddr) -> io::Result<()> {
+        Self::own(self, local)
+    }
+
+    fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
+        Self::disown(self, local)
+    }
+
+    fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        Self::exclude(self, tuple)
+    }
+
+    fn include(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        Self::include(self, tuple)
+    }
+
+    fn serves(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match &self.lock().addresses {
+            // Frames for them arrive on `lo` only.
+            Some(addresses) => addresses.contains(&address) && !address.is_loopback(),
+            None => true,
+        }
+    }
+}
+
 fn unspecified_like(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::from([0; 4]),
@@ -404,3 +431,6 @@ impl Tables {
             .try_for_each(|key| self.maps.set_owned(*key, flags))
     }
 }
+
+#[cfg(test)]
+mod tests;

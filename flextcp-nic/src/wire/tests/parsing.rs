@@ -193,7 +193,11 @@ proptest! {
 /// Whatever it is, the answer points into the frame, cut into two fragments or not.
 fn check_any(bytes: &[u8], cut: usize) -> Result<(), TestCaseError> {
     let (head, tail) = bytes.split_at(cut.min(bytes.len()));
-    for checksum in [RxChecksum::Trusted, RxChecksum::Unverified] {
+    for checksum in [
+        RxChecksum::Trusted,
+        RxChecksum::MaybePartial,
+        RxChecksum::Unverified,
+    ] {
         for frame in [
             RxFrame::contiguous(bytes, checksum),
             RxFrame {
@@ -217,6 +221,22 @@ fn a_trusted_frame_is_not_summed() {
     frame[TCP_V4 + 16] ^= 0xff;
     assert_eq!(parse_bytes(&frame), Err(Malformed::BadChecksum));
     assert!(parse(&RxFrame::contiguous(&frame, RxChecksum::Trusted)).is_ok());
+}
+
+#[test]
+fn a_partial_checksum_passes_where_links_leave_it_so() {
+    let (repr, mut header) = (sample(), [0; MAX_HEADER_LEN]);
+    let len = repr.emit([b"data", b""], true, &mut header);
+    let partial = [&header[..len], b"data"].concat();
+    let full = emit(&repr, b"data");
+    let mut corrupt = full.clone();
+    *corrupt.last_mut().unwrap() ^= 1;
+    let verdict = |frame: &[u8], checksum| parse(&RxFrame::contiguous(frame, checksum)).err();
+    let bad = Some(Malformed::BadChecksum);
+    assert_eq!(verdict(&partial, RxChecksum::MaybePartial), None);
+    assert_eq!(verdict(&partial, RxChecksum::Unverified), bad);
+    assert_eq!(verdict(&full, RxChecksum::MaybePartial), None);
+    assert_eq!(verdict(&corrupt, RxChecksum::MaybePartial), bad);
 }
 
 #[test]
