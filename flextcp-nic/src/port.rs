@@ -3,6 +3,8 @@
 //! A port moves Ethernet frames and knows nothing of TCP. It receives in batches, transmits into a
 //! batch that one [`Port::flush`] hands to the wire, and has one descriptor to wait on.
 
+pub mod capture;
+pub mod impair;
 pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod xdp;

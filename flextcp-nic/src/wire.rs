@@ -4,6 +4,7 @@
 //! frames ([`parse`], [`SegmentRepr::emit`]). Nothing here panics on input.
 
 pub mod checksum;
+mod ecn;
 mod ethernet;
 mod icmp;
 mod ipv4;
@@ -16,6 +17,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+pub use ecn::mark_congestion;
 pub use ethernet::{InvalidMacAddr, MacAddr};
 pub use icmp::{IcmpError, IcmpErrorKind, Unreachable};
 pub use options::{SackBlocks, TcpOptions, Timestamps};

@@ -43,6 +43,14 @@ impl Frame {
             partial: offload.checksum || offload.segment.is_some(),
         }
     }
+
+    const fn checksum(&self) -> RxChecksum {
+        if self.partial {
+            RxChecksum::Trusted
+        } else {
+            RxChecksum::Unverified
+        }
+    }
 }
 
 fn recycle(spare: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
@@ -211,11 +219,7 @@ impl MemoryPort {
     }
 
     fn deliver(&self, frame: &Frame, sink: &mut dyn FnMut(RxFrame<'_>)) {
-        let checksum = if frame.partial {
-            RxChecksum::Trusted
-        } else {
-            RxChecksum::Unverified
-        };
+        let checksum = frame.checksum();
         match self.fragment {
             Some(len) if frame.bytes.len() > len.get().max(MAX_HEADER_LEN) => {
                 let (head, rest) = frame.bytes.split_at(len.get().max(MAX_HEADER_LEN));
@@ -333,11 +337,11 @@ pub const LOOPBACK_MTU: u32 = 65535;
 
 /// The hairpin: what it sends it receives. One owner, no descriptor, no loss.
 ///
-/// Checksums are never needed: it completes none and trusts all.
+/// Frames whose checksums are left to the port never get one, and are trusted.
 #[derive(Debug)]
 pub struct LoopbackPort {
     info: PortInfo,
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Frame>,
     /// Of `frames`, those that were flushed.
     flushed: usize,
     bytes: usize,
@@ -401,10 +405,10 @@ impl Port for LoopbackPort {
             count += 1;
             self.flushed -= 1;
             self.counters.rx_frames += 1;
-            self.counters.rx_bytes += frame.len() as u64;
-            self.bytes -= frame.len();
-            sink(RxFrame::contiguous(&frame, RxChecksum::Trusted));
-            recycle(&mut self.spare, frame);
+            self.counters.rx_bytes += frame.bytes.len() as u64;
+            self.bytes -= frame.bytes.len();
+            sink(RxFrame::contiguous(&frame.bytes, frame.checksum()));
+            recycle(&mut self.spare, frame.bytes);
         }
         Ok(count)
     }
@@ -414,11 +418,11 @@ impl Port for LoopbackPort {
             self.counters.tx_full += 1;
             return Err(PortFull);
         }
-        let frame = Frame::fill(self.spare.pop().unwrap_or_default(), &frame).bytes;
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += frame.len() as u64;
         self.bytes += frame.len();
-        self.frames.push_back(frame);
+        self.frames
+            .push_back(Frame::fill(self.spare.pop().unwrap_or_default(), &frame));
         Ok(())
     }
 

@@ -58,6 +58,22 @@ impl Ipv4Header {
         header
     }
 
+    /// Sets congestion experienced on an ECN-capable packet, the checksum following (RFC 1624, equation 3).
+    pub(super) fn mark_congestion(&mut self) -> bool {
+        if self.tos & 0b11 == 0 {
+            return false;
+        }
+        let before = u16::from_be_bytes([self.version_ihl, self.tos]);
+        self.tos |= 0b11;
+        let after = u16::from_be_bytes([self.version_ihl, self.tos]);
+        let mut sum =
+            u32::from(!self.header_checksum.get()) + u32::from(!before) + u32::from(after);
+        sum = (sum >> 16) + (sum & 0xffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        self.header_checksum = U16::new(!(sum as u16));
+        true
+    }
+
     pub(super) const fn version(&self) -> u8 {
         self.version_ihl >> 4
     }

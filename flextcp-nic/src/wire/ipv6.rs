@@ -40,6 +40,15 @@ impl Ipv6Header {
         }
     }
 
+    /// Sets congestion experienced on an ECN-capable packet.
+    pub(super) fn mark_congestion(&mut self) -> bool {
+        let capable = self.traffic_class() & 0b11 != 0;
+        if capable {
+            self.version_class_label |= U32::new(0b11 << 20);
+        }
+        capable
+    }
+
     pub(super) fn version(&self) -> u8 {
         (self.version_class_label.get() >> 28) as u8
     }

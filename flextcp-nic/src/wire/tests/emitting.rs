@@ -146,6 +146,18 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_congestion_mark_changes_nothing_else(segment in segment(), payload in payload()) {
+        let mut frame = emit(&segment, &payload);
+        let marked = mark_congestion(&mut frame);
+        prop_assert_eq!(marked, segment.tos & 3 != 0);
+        let tos = if marked { segment.tos | 3 } else { segment.tos };
+        check(&SegmentRepr { tos, ..segment }, &payload, &frame);
+        prop_assert_eq!(expect_tcp(&frame).ecn_ce(), marked);
+    }
+}
+
 #[test]
 fn option_bytes_are_in_the_order_of_linux() {
     let bytes = |options| {

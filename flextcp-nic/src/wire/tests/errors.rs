@@ -118,7 +118,7 @@ fn icmpv6_errors_name_the_connection_and_the_cause() {
         ),
     ];
     for (message, kind) in cases {
-        let frame = v6_frame(message.clone(), &quoted);
+        let frame = v6_frame(message, &quoted);
         assert_eq!(expect_error(&segment, &frame), kind, "{message:?}");
     }
 }
