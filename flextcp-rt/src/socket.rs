@@ -31,6 +31,7 @@ pub use flextcp_nic::flow::Token;
 pub use handle::StreamHandle;
 pub use readiness::Wakers;
 pub use runtime::RuntimeHandle;
+pub(crate) use runtime::gone as runtime_shutdown_error;
 pub use stream::{RecvBytes, Stream};
 
 use crate::options::{SocketOption, SocketOptions};

@@ -58,9 +58,12 @@ pub(super) fn by_toml(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// Variables that test suites read and the library leaves alone.
+/// Variables that are not configuration: test suites read them, and the exit handler.
 pub(super) fn is_for_tests(name: &str) -> bool {
-    name == "FLEXTCP_REQUIRE_PRIVILEGED" || name.starts_with("FLEXTCP_TEST_")
+    matches!(
+        name,
+        "FLEXTCP_FULL" | "FLEXTCP_REQUIRE_PRIVILEGED" | "FLEXTCP_STATS_FILE"
+    ) || name.starts_with("FLEXTCP_TEST_")
 }
 
 /// All variables, for error messages.

@@ -1,0 +1,245 @@
+//! Outgoing connections: which core carries one, from which address and port, to which hardware address.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flextcp_nic::flow::FlowTuple;
+use flextcp_nic::wire::MacAddr;
+use socket2::Socket;
+
+use super::{Connection, Host};
+use crate::host::neighbors::Neighbor;
+use crate::host::ports::Reservation;
+use crate::options::SocketOptions;
+use crate::reactor::core::{ConnectRequest, Core};
+use crate::socket::{Stream, runtime_shutdown_error};
+use crate::tcp::Link;
+
+/// How long an unknown neighbour may take to answer, as the kernel's own three probes.
+const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a waiting connect looks for the kernel's answer.
+const NEIGHBOR_POLL: Duration = Duration::from_millis(1);
+
+/// The way to a peer over a core of ours.
+struct Path {
+    core: Arc<Core>,
+    source: IpAddr,
+    link: PathLink,
+}
+
+enum PathLink {
+    /// Hardware address known.
+    Ready(Link),
+    /// To be resolved on this interface first.
+    Resolve {
+        ifindex: u32,
+        next_hop: IpAddr,
+        local_mac: MacAddr,
+        mtu: u32,
+    },
+}
+
+impl Host {
+    /// Connects to `remote`: over the NIC where the way there is accelerated, else with a kernel socket.
+    ///
+    /// `socket` is the program's own kernel socket, perhaps bound, perhaps with options set; it becomes the
+    /// connection, or holds its port.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future aborts the handshake.
+    pub async fn connect(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        socket: Option<Socket>,
+        options: SocketOptions,
+    ) -> io::Result<Connection> {
+        let remote = reachable(remote);
+        let bound = match &socket {
+            Some(socket) => socket
+                .local_addr()?
+                .as_socket()
+                .filter(|addr| addr.port() != 0 || !addr.ip().is_unspecified()),
+            None => None,
+        };
+        if let Some(path) = self.path(remote, bound.map(|addr| addr.ip()))? {
+            return self
+                .connect_over(path, remote, socket, bound, options)
+                .await
+                .map(Connection::Flex);
+        }
+        let stream = match socket {
+            Some(socket) => {
+                socket.set_nonblocking(true)?;
+                tokio::net::TcpSocket::from_std_stream(socket.into())
+                    .connect(remote)
+                    .await?
+            }
+            None => tokio::net::TcpStream::connect(remote).await?,
+        };
+        Ok(Connection::Kernel(stream))
+    }
+
+    async fn connect_over(
+        self: &Arc<Self>,
+        path: Path,
+        remote: SocketAddr,
+        socket: Option<Socket>,
+        bound: Option<SocketAddr>,
+        options: SocketOptions,
+    ) -> io::Result<Stream> {
+        let driver = path.core.driver(self.config.spin)?;
+        let source = bound
+            .map(|addr| addr.ip())
+            .filter(|ip| !ip.is_unspecified())
+            .unwrap_or(path.source);
+        let reservation = match (socket, bound) {
+            (Some(socket), Some(bound)) if bound.port() != 0 => Reservation::from_bound(socket)?,
+            _ => Reservation::ephemeral(SocketAddr::new(source, 0))?,
+        };
+        let local = SocketAddr::new(source, reservation.port());
+        let link = match path.link {
+            PathLink::Ready(link) => link,
+            PathLink::Resolve {
+                ifindex,
+                next_hop,
+                local_mac,
+                mtu,
+            } => {
+                let remote_mac = self.resolve(ifindex, next_hop).await?;
+                Link {
+                    local_mac,
+                    remote_mac,
+                    mtu,
+                }
+            }
+        };
+        let request = ConnectRequest {
+            tuple: FlowTuple::new(local, remote),
+            link,
+            options,
+            reservation,
+            driver,
+        };
+        path.core.connect(request)?.await
+    }
+
+    /// The way to `remote` over a core, `None` where a kernel socket has to go.
+    fn path(&self, remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Option<Path>> {
+        if !self.uses_nic() {
+            return Ok(None);
+        }
+        let hairpin = self.interfaces().hairpin();
+        if let Some(core) = hairpin
+            && self.listens_at(remote)
+        {
+            let capabilities = core.capabilities();
+            let link = Link {
+                local_mac: capabilities.port.mac,
+                remote_mac: capabilities.port.mac,
+                mtu: capabilities.port.mtu,
+            };
+            return Ok(Some(Path {
+                core,
+                source: remote.ip(),
+                link: PathLink::Ready(link),
+            }));
+        }
+        let (route, next_hop) = {
+            let mut kernel = self.kernel();
+            let Some(view) = kernel.as_mut() else {
+                return Ok(None);
+            };
+            view.refresh()?;
+            let Some(route) = view.route(remote.ip()) else {
+                return Ok(None);
+            };
+            let next_hop = route.next_hop(remote.ip());
+            (route, next_hop)
+        };
+        let cores = self.interface_cores(route.ifindex)?;
+        let Some(core) = cores.first().cloned() else {
+            return Ok(None);
+        };
+        let port = core.capabilities().port;
+        let mtu = port.mtu.min(route.mtu);
+        let loopback = port.mac == MacAddr::default();
+        let link = if loopback {
+            PathLink::Ready(Link {
+                local_mac: port.mac,
+                remote_mac: port.mac,
+                mtu,
+            })
+        } else {
+            let known = self
+                .kernel()
+                .as_ref()
+                .and_then(|view| view.neighbor(route.ifindex, next_hop).mac());
+            match known {
+                Some(remote_mac) => PathLink::Ready(Link {
+                    local_mac: port.mac,
+                    remote_mac,
+                    mtu,
+                }),
+                None => PathLink::Resolve {
+                    ifindex: route.ifindex,
+                    next_hop,
+                    local_mac: port.mac,
+                    mtu,
+                },
+            }
+        };
+        let source = source
+            .filter(|ip| !ip.is_unspecified())
+            .unwrap_or(route.source);
+        Ok(Some(Path { core, source, link }))
+    }
+
+    /// Has the kernel resolve a neighbour (ARP and ND stay its business) and waits for the answer.
+    async fn resolve(self: &Arc<Self>, ifindex: u32, next_hop: IpAddr) -> io::Result<MacAddr> {
+        let host = self.clone();
+        let resolved =
+            tokio::task::spawn_blocking(move || host.resolve_blocking(ifindex, next_hop)).await;
+        resolved.unwrap_or_else(|_| Err(runtime_shutdown_error()))
+    }
+
+    fn resolve_blocking(&self, ifindex: u32, next_hop: IpAddr) -> io::Result<MacAddr> {
+        let until = std::time::Instant::now() + NEIGHBOR_TIMEOUT;
+        let mut asked = false;
+        while std::time::Instant::now() < until {
+            let neighbor = {
+                let mut kernel = self.kernel();
+                let view = kernel.as_mut().ok_or(io::ErrorKind::NetworkUnreachable)?;
+                view.refresh()?;
+                if !std::mem::replace(&mut asked, true) {
+                    view.resolve(ifindex, next_hop)?;
+                }
+                view.neighbor(ifindex, next_hop)
+            };
+            match (neighbor.mac(), neighbor) {
+                (Some(mac), _) => return Ok(mac),
+                (None, Neighbor::Failed) => break,
+                _ => std::thread::sleep(NEIGHBOR_POLL),
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH))
+    }
+}
+
+/// Linux connects to the loopback address when asked for the unspecified one.
+fn reachable(remote: SocketAddr) -> SocketAddr {
+    match remote.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), remote.port())
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), remote.port())
+        }
+        _ => remote,
+    }
+}

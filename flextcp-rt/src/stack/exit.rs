@@ -1,0 +1,71 @@
+//! What happens when the process ends in an orderly way: as the kernel does for its sockets, what was written is
+//! still delivered and connections are closed, not forgotten.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use super::{CURRENT, Host};
+
+/// How long the end of the process waits for peers to take the last bytes.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Names a file to which every process appends its statistics, one line of JSON, when it ends.
+const STATS_FILE: &str = "FLEXTCP_STATS_FILE";
+
+/// Arranges for the orderly end. Called with the first core.
+pub(super) fn register() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        // SAFETY: `at_exit` is a plain function without unwinding out of it, and registering has no precondition.
+        let refused = unsafe { libc::atexit(at_exit) };
+        if refused != 0 {
+            tracing::warn!("no exit handler could be registered: bytes written just before the end of the process may be lost");
+        }
+    });
+}
+
+extern "C" fn at_exit() {
+    // Unwinding must not cross into C, and there is nobody left to tell.
+    drop(catch_unwind(AssertUnwindSafe(|| {
+        if let Some(Ok(host)) = CURRENT.get() {
+            host.drain(DRAIN);
+            if let Some(path) = std::env::var_os(STATS_FILE)
+                && let Ok(line) = serde_json::to_string(&host.stats())
+                && let Ok(mut file) = std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+            {
+                drop(writeln!(file, "{line}"));
+            }
+        }
+    })));
+}
+
+impl Host {
+    /// Closes every connection and turns the cores until the peers have taken everything, or `limit` is over.
+    fn drain(&self, limit: Duration) {
+        let cores = self.cores();
+        let until = Instant::now() + limit;
+        for core in &cores {
+            core.close_all();
+        }
+        while Instant::now() < until {
+            let mut pending = false;
+            let mut work = 0;
+            for core in &cores {
+                if let Ok(turn) = core.turn(core.now()) {
+                    work += turn.work;
+                    pending |= core.has_unfinished();
+                }
+            }
+            if !pending {
+                return;
+            }
+            if work == 0 {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Which interfaces have cores. An interface is attached when the first listener or connection needs it; what
+//! cannot be attached falls back to the kernel, with one warning that says why.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use flextcp_nic::nic::Nic;
+use flextcp_nic::port::Port;
+use flextcp_nic::port::capture::{Capture, CaptureConfig};
+use flextcp_nic::port::impair::Impair;
+use flextcp_nic::port::memory::LoopbackPort;
+use flextcp_nic::port::xdp::{XdpConfig, XdpInterface, XdpMode};
+use flextcp_nic::soft::{SoftConfig, SoftNic};
+use flextcp_nic::steer::{SteerAll, Steering};
+
+use super::Host;
+use crate::config::{self, Config, NicChoice};
+use crate::reactor::core::Core;
+use crate::tcp::Engine;
+
+/// Everything that has been attached, or was tried.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces {
+    hairpin: Option<Arc<Core>>,
+    tap: Option<Result<Arc<Core>, Refused>>,
+    attached: HashMap<u32, Result<Attached, Refused>>,
+    warned: bool,
+}
+
+/// An interface with its cores, one per queue.
+#[derive(Debug)]
+struct Attached {
+    /// Keeps the XDP program attached.
+    _interface: XdpInterface,
+    cores: Vec<Arc<Core>>,
+}
+
+/// Why an interface has no cores, kept so that it is tried and reported once.
+#[derive(Debug)]
+struct Refused {
+    kind: io::ErrorKind,
+    reason: String,
+}
+
+impl Refused {
+    fn error(&self) -> io::Error {
+        io::Error::new(self.kind, self.reason.clone())
+    }
+}
+
+impl Interfaces {
+    pub(super) fn cores(&self) -> Vec<Arc<Core>> {
+        let attached = self
+            .attached
+            .values()
+            .flatten()
+            .flat_map(|attached| &attached.cores);
+        let tap = self.tap.iter().flatten();
+        attached.chain(tap).chain(&self.hairpin).cloned().collect()
+    }
+
+    /// The core of connections within the process, if one was needed so far.
+    pub(super) fn hairpin(&self) -> Option<Arc<Core>> {
+        self.hairpin.clone()
+    }
+}
+
+impl Host {
+    /// The core of connections within the process, started on first use; `None` where it is switched off.
+    pub(super) fn hairpin_core(&self) -> io::Result<Option<Arc<Core>>> {
+        if !self.config.hairpin || !self.uses_nic() {
+            return Ok(None);
+        }
+        let mut interfaces = self.interfaces();
+        if interfaces.hairpin.is_none() {
+            let core = self.build_core(Box::new(LoopbackPort::new()), Box::new(SteerAll::new()))?;
+            interfaces.hairpin = Some(core);
+        }
+        Ok(interfaces.hairpin.clone())
+    }
+
+    pub(super) fn tap_core(&self) -> io::Result<Option<Arc<Core>>> {
+        Ok(None)
+    }
+
+    /// The cores of an interface, attached on first use; empty where it is not accelerated.
+    ///
+    /// # Errors
+    /// It cannot be, and falling back is denied.
+    pub(super) fn interface_cores(&self, ifindex: u32) -> io::Result<Vec<Arc<Core>>> {
+        if !matches!(self.config.nic, NicChoice::Auto | NicChoice::Soft) {
+            return Ok(Vec::new());
+        }
+        let link = {
+            let kernel = self.kernel();
+            let Some(view) = kernel.as_ref() else {
+                return Ok(Vec::new());
+            };
+            let Some(link) = view.link(ifindex).cloned() else {
+                return Ok(Vec::new());
+            };
+            let is_default = view.carries_default_route(ifindex);
+            let usable = link.up && (link.loopback || link.ethernet);
+            if !usable || !self.config.interfaces.permits(&link.name, is_default) {
+                return Ok(Vec::new());
+            }
+            link
+        };
+        let mut interfaces = self.interfaces();
+        interfaces.attached.entry(ifindex).or_insert_with(|| {
+            self.attach(&link.name)
+                .map_err(|error| self.refused(&format!("interface {}", link.name), &error))
+        });
+        match interfaces.attached.get(&ifindex) {
+            Some(Ok(attached)) => Ok(attached
+                .cores
+                .iter()
+                .filter(|core| !core.has_failed())
+                .cloned()
+                .collect()),
+            Some(Err(refused)) => {
+                let error = refused.error();
+                self.warn_once(&mut interfaces, &error);
+                drop(interfaces);
+                self.fall_back(error).map(|()| Vec::new())
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The cores on which a listener at `local` has to listen.
+    pub(super) fn listen_cores(&self, local: SocketAddr) -> io::Result<Vec<Arc<Core>>> {
+        let mut cores: Vec<_> = self.hairpin_core()?.into_iter().collect();
+        if let Some(core) = self.tap_core()?
+            && (local.ip().is_unspecified()
+                || self
+                    .config
+                    .tap_addr
+                    .iter()
+                    .any(|own| own.addr == local.ip()))
+        {
+            cores.push(core);
+        }
+        for ifindex in self.interfaces_of(local.ip()) {
+            cores.extend(self.interface_cores(ifindex)?);
+        }
+        Ok(cores)
+    }
+
+    /// The interfaces over which packets to our address `local` can arrive: its own, and the loopback interface
+    /// for peers on this machine.
+    fn interfaces_of(&self, local: IpAddr) -> Vec<u32> {
+        let mut kernel = self.kernel();
+        let Some(view) = kernel.as_mut() else {
+            return Vec::new();
+        };
+        if let Err(error) = view.refresh() {
+            tracing::warn!(%error, "the kernel's routes could not be refreshed");
+        }
+        if local.is_unspecified() {
+            return view
+                .links()
+                .filter(|link| link.up)
+                .map(|link| link.index)
+                .collect();
+        }
+        let loopback = view.loopback().map(|link| link.index);
+        let mut found: Vec<u32> = view.owner_of(local).into_iter().collect();
+        if let Some(loopback) = loopback
+            && !found.contains(&loopback)
+        {
+            found.push(loopback);
+        }
+        found
+    }
+
+    fn attach(&self, name: &str) -> io::Result<Attached> {
+        let mode = match self.config.xdp_mode {
+            config::XdpMode::Auto => XdpMode::Auto,
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+        };
+        let config = XdpConfig {
+            mode,
+            ..XdpConfig::default()
+        };
+        let interface = XdpInterface::attach(name, config)?;
+        interface.steering().set_addresses(self.own_addresses())?;
+        let cores = (0..interface.queues())
+            .map(|queue| {
+                self.build_core(
+                    Box::new(interface.queue(queue)?),
+                    Box::new(interface.steering()),
+                )
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Attached {
+            _interface: interface,
+            cores,
+        })
+    }
+
+    /// Every address of this host: what a wildcard stands for.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let kernel = self.kernel();
+        let Some(view) = kernel.as_ref() else {
+            return Vec::new();
+        };
+        view.links()
+            .flat_map(|link| view.addresses_of(link.index))
+            .map(|own| own.addr)
+            .collect()
+    }
+
+    fn build_core(
+        &self,
+        port: Box<dyn Port>,
+        steering: Box<dyn Steering>,
+    ) -> io::Result<Arc<Core>> {
+        let port = wrap_port(&self.config, port)?;
+        let name = port.info().name.clone();
+        let mut nic_config = SoftConfig::new(random_secret()?);
+        nic_config.recv_sizes.max = self.config.recv_buffer_max;
+        let nic: Box<dyn Nic> = Box::new(SoftNic::new(port, steering, nic_config));
+        let engine = Engine::new(self.config.engine(), random_secret()?, self.pool.clone());
+        let core = Core::new(name, self.clock, self.guard.clone(), nic, engine);
+        self.guard.add(&core)?;
+        super::exit::register();
+        tracing::info!(core = core.name(), "serving over the NIC");
+        Ok(core)
+    }
+
+    fn refused(&self, what: &str, error: &io::Error) -> Refused {
+        Refused {
+            kind: error.kind(),
+            reason: format!("{what} is not accelerated: {error}"),
+        }
+    }
+
+    fn warn_once(&self, interfaces: &mut Interfaces, error: &io::Error) {
+        if !std::mem::replace(&mut interfaces.warned, true) {
+            tracing::warn!(
+                "{error}; its connections use kernel sockets (FLEXTCP_NIC=off silences this, FLEXTCP_FALLBACK=deny makes it an error)"
+            );
+        }
+    }
+}
+
+/// The wrappers that the configuration asks for.
+fn wrap_port(config: &Config, port: Box<dyn Port>) -> io::Result<Box<dyn Port>> {
+    let mut port = port;
+    if let Some(impair) = &config.impair {
+        let impair = impair
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        port = Box::new(Impair::new(port, impair));
+    }
+    if let Some(path) = &config.capture {
+        let name = port.info().name.replace(['/', ' '], "-");
+        let file = std::fs::File::create(path.with_extension(format!("{name}.pcapng")))?;
+        port = Box::new(Capture::new(
+            port,
+            io::BufWriter::new(file),
+            CaptureConfig::default(),
+        )?);
+    }
+    Ok(port)
+}
+
+/// Keys initial sequence numbers and timestamp offsets (RFC 6528): unpredictable, per core.
+fn random_secret() -> io::Result<[u8; 16]> {
+    let mut secret = [0; 16];
+    let mut filled = 0;
+    while filled < secret.len() {
+        filled +=
+            rustix::rand::getrandom(&mut secret[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(secret)
+}
