@@ -2,7 +2,9 @@
 //! | module | concern |
 //! |---|---|
 //! | [`netns`] | network namespaces and veth links of the test's own |
+//! | [`places`] | where a test's client and server meet |
 //! | [`process`] | child processes that die with their test, and waiting for conditions |
+//! | [`programs`] | the example servers and third-party clients |
 //! | [`stats`] | what a process reports about its connections |
 //! | [`stack`] | flextcp_net and tokio::net behind one trait |
 //! | [`peer`] | the servers and loads that benchmark and tests run in processes of their own |
@@ -12,6 +14,8 @@
 pub mod bench;
 pub mod netns;
 pub mod peer;
+pub mod places;
 pub mod process;
+pub mod programs;
 pub mod stack;
 pub mod stats;

@@ -1,14 +1,13 @@
 //! What a process reports about its connections: the JSON of `/stats`, and of the lines in `FLEXTCP_STATS_FILE`.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::netns::Namespace;
+use crate::programs::Server;
 
 /// Names the file to which a process appends its statistics as one JSON line when it ends.
 pub const STATS_FILE: &str = "FLEXTCP_STATS_FILE";
@@ -43,13 +42,14 @@ impl Stats {
         }
     }
 
-    /// Fetches `/stats` of an `http` example from inside `namespace`.
+    /// Fetches `/stats` of an `http` example from inside `namespace`, with curl.
     ///
     /// # Errors
     /// When the server does not answer with JSON within 10 s.
-    pub fn fetch(namespace: &Namespace, server: SocketAddr) -> io::Result<Self> {
-        let answer = namespace.within(|| http_get(server, "/stats"))??;
-        Self::parse(&answer)
+    pub fn fetch(namespace: &Namespace, server: &Server) -> io::Result<Self> {
+        let url = server.url("/stats");
+        let args = ["-ksSf", "--globoff", "--max-time", "10", &url];
+        Self::parse(&namespace.run("curl", args)?)
     }
 
     /// The counter at `path`, such as `fast_path.bytes_in`; 0 when there is none.
@@ -72,29 +72,29 @@ impl Stats {
         self.count("offload.installed")
     }
 
+    /// Fails unless the NIC carried connections and their bytes, so that a test of ours cannot pass on kernel sockets.
+    /// `FLEXTCP_TEST_KERNEL=1` lets it, to try the harness itself.
+    ///
+    /// # Panics
+    /// When no connection was offloaded, or no byte went over the fast path.
+    pub fn assert_offloaded(&self) {
+        if std::env::var_os("FLEXTCP_TEST_KERNEL").is_some_and(|value| value == "1") {
+            return;
+        }
+        assert!(self.has_nic(), "no NIC serves the process: {}", self.0);
+        assert!(
+            self.offloaded() > 0,
+            "no connection was offloaded: {}",
+            self.0
+        );
+        let fast = self.count("fast_path.bytes_in") + self.count("fast_path.bytes_out");
+        assert!(fast > 0, "no byte went over the fast path: {}", self.0);
+    }
+
     fn at(&self, path: &str) -> Option<&Value> {
         path.split('.')
             .try_fold(&self.0, |value, key| value.get(key))
     }
-}
-
-fn http_get(server: SocketAddr, path: &str) -> io::Result<String> {
-    let limit = Duration::from_secs(10);
-    let mut stream = TcpStream::connect_timeout(&server, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, answer.clone()))?;
-    if !head.starts_with("HTTP/1.1 200") {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, head.to_owned()));
-    }
-    Ok(body.to_owned())
 }
 
 #[cfg(test)]

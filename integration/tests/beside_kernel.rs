@@ -1,0 +1,362 @@
+//! Living beside the kernel: shared addresses and ports, other interfaces, death, stopping, no privileges.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use integration::netns::{Namespace, VethPair, require_privileges};
+use integration::places::{Family, Place};
+use integration::process::{Process, serial, wait_until};
+use integration::programs::{Server, ServerOptions, client, require_tools, workspace_binary};
+use integration::stack::StackKind;
+use integration::stats::Stats;
+use rustix::process::Signal;
+
+const START: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn serve(namespace: &Namespace, device: &str, stack: StackKind, listen: SocketAddr) -> Process {
+    let mut command = namespace.command(env!("CARGO_BIN_EXE_bench"));
+    command
+        .args([
+            "peer",
+            "serve",
+            "--stack",
+            stack.name(),
+            "--listen",
+            &listen.to_string(),
+        ])
+        .env("FLEXTCP_INTERFACES", device);
+    Process::spawn(command).unwrap()
+}
+
+fn address_of(server: &mut Process) -> SocketAddr {
+    server
+        .wait_line(START, "the server to listen", |line| {
+            line.strip_prefix("listening on ")?.trim().parse().ok()
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_held_port_is_in_use_both_ways() {
+    if !require_privileges("a_held_port_is_in_use_both_ways") {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("inuse").unwrap();
+    let any = SocketAddr::new(place.server_ip(Family::V4), 0);
+    for (holder, other) in [
+        (StackKind::Flex, StackKind::Kernel),
+        (StackKind::Kernel, StackKind::Flex),
+        (StackKind::Flex, StackKind::Flex),
+    ] {
+        let mut held = serve(place.server(), place.device(), holder, any);
+        let address = address_of(&mut held);
+        let refused = serve(place.server(), place.device(), other, address)
+            .finish(LIMIT)
+            .unwrap();
+        assert!(
+            !refused.status.success(),
+            "{} took {}'s port",
+            other.name(),
+            holder.name()
+        );
+        assert!(
+            refused.stderr.contains("Address already in use"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
+
+#[test]
+fn an_unrelated_kernel_service_works_under_load() {
+    let test = "an_unrelated_kernel_service_works_under_load";
+    if !require_privileges(test) || !require_tools(test, &["wrk"]) {
+        return;
+    }
+    let _serial = serial();
+    for place in [
+        Place::loopback("unrelated").unwrap(),
+        Place::veth("unrelated").unwrap(),
+    ] {
+        let ip = place.server_ip(Family::V4);
+        let options = ServerOptions::new("http", ip, place.device());
+        let ours = Server::start(place.server(), &options).unwrap();
+        let any = SocketAddr::new(ip, 0);
+        let mut kernel = serve(place.server(), place.device(), StackKind::Kernel, any);
+        let address = address_of(&mut kernel).to_string();
+
+        let mut load = place.client().command("wrk");
+        load.args(["-c16", "-t1", "-d5s", &ours.url("/")]);
+        let load = Process::spawn(load).unwrap();
+        let bench = env!("CARGO_BIN_EXE_bench");
+        let exchange = [
+            "peer", "load", "--stack", "kernel", "--work", "exchange", "--server",
+        ];
+        let exchange = exchange.into_iter().chain([
+            address.as_str(),
+            "--connections",
+            "4",
+            "--bytes",
+            "4000000",
+        ]);
+        client(place.client(), bench, exchange, LIMIT).unwrap();
+        let load = load.finish(LIMIT).unwrap();
+        assert!(load.stdout.contains("requests in"), "{}", load.stdout);
+        assert!(!load.stdout.contains("Socket errors"), "{}", load.stdout);
+        Stats::fetch(place.client(), &ours)
+            .unwrap()
+            .assert_offloaded();
+    }
+}
+
+#[test]
+fn a_wildcard_listener_accepts_over_every_interface() {
+    let test = "a_wildcard_listener_accepts_over_every_interface";
+    if !require_privileges(test) || !require_tools(test, &["curl"]) {
+        return;
+    }
+    let _serial = serial();
+    let pair = VethPair::new("wildcard", Default::default()).unwrap();
+    let options = ServerOptions::new("http", Ipv4Addr::UNSPECIFIED.into(), VethPair::DEVICE);
+    let server = Server::start(&pair.b, &options).unwrap();
+    let port = server.address.port();
+    let over_veth = format!("http://{}:{port}/bytes/1000000", VethPair::B_V4);
+    let over_lo = format!("http://127.0.0.1:{port}/bytes/1000000");
+    let to_self = format!("http://{}:{port}/bytes/1000000", VethPair::B_V4);
+    for _ in 0..3 {
+        client(
+            &pair.a,
+            "curl",
+            ["-sSf", "-m", "20", "-o", "/dev/null", &over_veth],
+            LIMIT,
+        )
+        .unwrap();
+        client(
+            &pair.b,
+            "curl",
+            ["-sSf", "-m", "20", "-o", "/dev/null", &over_lo],
+            LIMIT,
+        )
+        .unwrap();
+        client(
+            &pair.b,
+            "curl",
+            ["-sSf", "-m", "20", "-o", "/dev/null", &to_self],
+            LIMIT,
+        )
+        .unwrap();
+    }
+    let local = Server {
+        address: SocketAddr::new(VethPair::B_V4, port),
+        ..server
+    };
+    let stats = Stats::fetch(&pair.a, &local).unwrap();
+    stats.assert_offloaded();
+    if stats.has_nic() {
+        assert!(stats.count("connections.kernel_opened") >= 6, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_killed_server_leaves_no_program_and_its_peer_sees_reset() {
+    let test = "a_killed_server_leaves_no_program_and_its_peer_sees_reset";
+    if !require_privileges(test) {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("kill").unwrap();
+    let options = ServerOptions::new("http", place.server_ip(Family::V4), place.device());
+    let server = Server::start(place.server(), &options).unwrap();
+    let address = server.address;
+    let mut stream = place
+        .client()
+        .within(|| TcpStream::connect_timeout(&address, START))
+        .unwrap()
+        .unwrap();
+    stream.set_read_timeout(Some(START)).unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 4096];
+    assert!(stream.read(&mut answer).unwrap() > 0);
+    Stats::fetch(place.client(), &server)
+        .unwrap()
+        .assert_offloaded();
+    let mut server = server;
+    server.process.signal(Signal::KILL).unwrap();
+    wait_until(START, "the server to die", || !server.process.is_running()).unwrap();
+
+    wait_until(START, "the XDP program to go", || {
+        place
+            .server()
+            .has_xdp(place.device())
+            .is_ok_and(|attached| !attached)
+    })
+    .unwrap();
+    // The kernel, which knows no such connection, answers what the client sends next.
+    let reset = wait_until(START, "the reset", || {
+        let sent = stream.write_all(request.as_bytes());
+        let error = sent.err().or_else(|| stream.read(&mut answer).err());
+        error.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            )
+        })
+    });
+    reset.unwrap();
+}
+
+#[test]
+fn a_graceful_stop_loses_no_byte() {
+    let test = "a_graceful_stop_loses_no_byte";
+    if !require_privileges(test) || !require_tools(test, &["curl"]) {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("stop").unwrap();
+    let options = ServerOptions::new("http", place.server_ip(Family::V4), place.device());
+    let server = Server::start(place.server(), &options).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("body");
+    let len = 32u64 << 20;
+
+    let mut curl = place.client().command("curl");
+    curl.args(["-sSf", "-m", "60", "--limit-rate", "12M", "-o"])
+        .arg(&file)
+        .arg(server.url(&format!("/bytes/{len}")));
+    let curl = Process::spawn(curl).unwrap();
+    wait_until(START, "the first bytes", || {
+        file.metadata().is_ok_and(|data| data.len() > 0)
+    })
+    .unwrap();
+    server.process.signal(Signal::TERM).unwrap();
+    let curl = curl.finish(LIMIT).unwrap();
+    assert!(curl.status.success(), "{}", curl.stderr);
+    assert_eq!(file.metadata().unwrap().len(), len);
+    let server = server.process.finish(LIMIT).unwrap();
+    assert!(server.status.success(), "{}", server.stderr);
+}
+
+/// A copy of an example that any user may run, and its directory.
+fn for_everybody(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join(name);
+    fs::copy(workspace_binary(name).unwrap(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    (directory, copy)
+}
+
+const NOBODY: [&str; 4] = [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--no-new-privs",
+];
+
+#[test]
+fn an_ordinary_user_is_served_by_kernel_sockets_after_one_warning() {
+    let test = "an_ordinary_user_is_served_by_kernel_sockets_after_one_warning";
+    if !require_privileges(test) || !require_tools(test, &["setpriv", "curl"]) {
+        return;
+    }
+    let _serial = serial();
+    let (_directory, program) = for_everybody("http");
+    let place = Place::loopback("user").unwrap();
+    let mut command = place.server().command("setpriv");
+    command.args(NOBODY).arg(program);
+    let options = ServerOptions::new("http", place.server_ip(Family::V4), place.device());
+    let server = Server::start_command(command, &options).unwrap();
+    for _ in 0..3 {
+        client(
+            place.client(),
+            "curl",
+            ["-sSf", "-m", "20", &server.url("/")],
+            LIMIT,
+        )
+        .unwrap();
+    }
+    let stats = Stats::fetch(place.client(), &server).unwrap();
+    assert!(!stats.has_nic(), "{stats:?}");
+    let log = server.process.stderr();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    if std::env::var_os("FLEXTCP_TEST_KERNEL").is_none() {
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(
+            warnings[0].contains("CAP_"),
+            "the warning names no capability: {log}"
+        );
+    }
+}
+
+#[test]
+fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
+    let test = "a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk";
+    if !require_privileges(test) || !require_tools(test, &["setpriv", "curl", "wrk"]) {
+        return;
+    }
+    if std::env::var_os("FLEXTCP_TEST_KERNEL").is_some() {
+        return;
+    }
+    let _serial = serial();
+    let (_directory, program) = for_everybody("http");
+    let namespace = Namespace::new("tap").unwrap();
+    namespace
+        .ip([
+            "tuntap", "add", "dev", "tap0", "mode", "tap", "user", "65534", "vnet_hdr",
+        ])
+        .unwrap();
+    namespace
+        .ip(["addr", "add", "10.88.0.1/24", "dev", "tap0"])
+        .unwrap();
+    namespace.ip(["link", "set", "tap0", "up"]).unwrap();
+    // A TAP of a user is no use if that user cannot open the device: root hands over that too.
+    let mut command = namespace.command("setpriv");
+    command
+        .args(NOBODY)
+        .arg(program)
+        .args(["--listen", "10.88.0.2:8080"])
+        .env("FLEXTCP_NIC", "tap:tap0")
+        .env("FLEXTCP_TAP_ADDR", "10.88.0.2/24")
+        .env("FLEXTCP_FALLBACK", "deny");
+    let mut process = Process::spawn(command).unwrap();
+    process
+        .wait_line(START, "the server to listen", |line| {
+            line.contains("listening on").then_some(())
+        })
+        .unwrap();
+    let address = SocketAddr::from(([10, 88, 0, 2], 8080));
+    let server = Server {
+        process,
+        address,
+        tls: false,
+    };
+    let url = server.url("/bytes/67108864");
+    client(
+        &namespace,
+        "curl",
+        ["-sSf", "-m", "60", "-o", "/dev/null", &url],
+        LIMIT,
+    )
+    .unwrap();
+    let output = client(
+        &namespace,
+        "wrk",
+        ["-c64", "-t1", "-d2s", &server.url("/")],
+        LIMIT,
+    )
+    .unwrap()
+    .stdout;
+    assert!(
+        output.contains("requests in") && !output.contains("Socket errors"),
+        "{output}"
+    );
+    Stats::fetch(&namespace, &server)
+        .unwrap()
+        .assert_offloaded();
+}

@@ -1,0 +1,110 @@
+//! Many connections: idle ones cost no processor time, ten thousand fit.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration::netns::{Namespace, require_privileges};
+use integration::places::{Family, Place};
+use integration::process::{Process, serial};
+use integration::stack::StackKind;
+
+fn serve(place: &Place) -> (Process, String) {
+    let mut command = peer(place.server(), place.device());
+    let listen = SocketAddr::new(place.server_ip(Family::V4), 0).to_string();
+    command.args([
+        "serve",
+        "--stack",
+        StackKind::Flex.name(),
+        "--listen",
+        &listen,
+    ]);
+    let mut server = Process::spawn(command).unwrap();
+    let address = server
+        .wait_line(Duration::from_secs(20), "the server to listen", |line| {
+            line.strip_prefix("listening on ")
+                .map(|address| address.trim().to_owned())
+        })
+        .unwrap();
+    (server, address)
+}
+
+/// `bench peer` with room for many descriptors.
+fn peer(namespace: &Namespace, device: &str) -> std::process::Command {
+    let mut command = namespace.command("prlimit");
+    command
+        .args(["--nofile=40000:40000", env!("CARGO_BIN_EXE_bench"), "peer"])
+        .env("FLEXTCP_INTERFACES", device);
+    command
+}
+
+fn hold(place: &Place, server: &str, connections: usize) -> Process {
+    let mut command = peer(place.client(), place.device());
+    command
+        .args([
+            "load",
+            "--stack",
+            StackKind::Kernel.name(),
+            "--work",
+            "hold",
+        ])
+        .args([
+            "--server",
+            server,
+            "--connections",
+            &connections.to_string(),
+        ]);
+    let mut client = Process::spawn(command).unwrap();
+    client
+        .wait_line(Duration::from_secs(120), "all connections", |line| {
+            line.starts_with("holding ").then_some(())
+        })
+        .unwrap();
+    client
+}
+
+#[test]
+fn a_thousand_idle_connections_cost_less_than_a_hundredth_of_a_core() {
+    if !require_privileges("a_thousand_idle_connections_cost_less_than_a_hundredth_of_a_core") {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("idle").unwrap();
+    let (server, address) = serve(&place);
+    let client = hold(&place, &address, 1000);
+
+    // Delayed ACKs, adaptive spinning and buffers given back come to rest; then a window of time is the measure.
+    let share = |window: Duration| {
+        let (begin, before) = (Instant::now(), server.cpu_time().unwrap());
+        thread::sleep(window);
+        (server.cpu_time().unwrap() - before).as_secs_f64() / begin.elapsed().as_secs_f64()
+    };
+    share(Duration::from_secs(2));
+    let idle = share(Duration::from_secs(5));
+    assert!(
+        idle < 0.01,
+        "the idle server used {:.2} % of a core",
+        idle * 100.0
+    );
+
+    let held = client.finish(Duration::from_secs(30)).unwrap();
+    assert!(held.status.success(), "{}", held.stderr);
+}
+
+#[test]
+fn ten_thousand_connections_at_once() {
+    if !require_privileges("ten_thousand_connections_at_once") {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("scale").unwrap();
+    let (server, address) = serve(&place);
+    let client = hold(&place, &address, 10_000);
+    let held = client.finish(Duration::from_secs(120)).unwrap();
+    assert!(
+        held.status.success(),
+        "{}\nserver: {}",
+        held.stderr,
+        server.stderr()
+    );
+}
