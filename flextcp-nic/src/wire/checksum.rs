@@ -123,33 +123,80 @@ const fn fold(sum: u64) -> u16 {
 /// Bytes per turn of the main loop: four independent additions, which compilers turn into vectors.
 const BLOCK: usize = 32;
 
-#[inline]
+/// From this length on, looking for wider vectors pays.
+#[cfg(target_arch = "x86_64")]
+const WIDE_FROM: usize = 256;
+
+/// A word as the sum of its halves: no carry is lost, and 2^31 of them fit before a sum overflows.
+#[inline(always)]
+const fn halves(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
+}
+
+#[inline(always)]
 fn add_block(lanes: &mut [u64; 4], block: &[u8; BLOCK]) {
     let (words, _) = block.as_chunks::<8>();
     for (lane, word) in lanes.iter_mut().zip(words) {
-        let word = u64::from_ne_bytes(*word);
-        // Halves, so that no carry is lost: 2^31 blocks fit before the sum overflows.
-        *lane += (word & 0xffff_ffff) + (word >> 32);
+        *lane += halves(u64::from_ne_bytes(*word));
     }
 }
 
-#[inline]
+#[inline(always)]
 fn sum_rest(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut sum = words
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words
         .iter()
-        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .map(|word| halves(u64::from_ne_bytes(*word)))
         .sum::<u64>();
-    if !rest.is_empty() {
-        let mut last = [0; 4];
-        last[..rest.len()].copy_from_slice(rest);
-        sum += u64::from(u32::from_ne_bytes(last));
-    }
-    sum
+    let (word, rest) = match rest.split_first_chunk::<4>() {
+        Some((word, rest)) => (u32::from_ne_bytes(*word), rest),
+        None => (0, rest),
+    };
+    // The last bytes one by one: a copy of a length not known would cost more than all of a short header.
+    let last = match *rest {
+        [a, b, c] => [a, b, c, 0],
+        [a, b] => [a, b, 0, 0],
+        [a] => [a, 0, 0, 0],
+        _ => [0; 4],
+    };
+    sum + u64::from(word) + u64::from(u32::from_ne_bytes(last))
 }
 
 #[inline]
 fn sum_words(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() >= WIDE_FROM && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, all that the function asks for.
+        return unsafe { sum_words_avx2(bytes) };
+    }
+    sum_blocks(bytes)
+}
+
+#[inline]
+fn copy_words(dst: &mut [u8], src: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if src.len() >= WIDE_FROM && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, all that the function asks for.
+        return unsafe { copy_words_avx2(dst, src) };
+    }
+    copy_blocks(dst, src)
+}
+
+/// The same loop, compiled for 32-byte vectors: more than twice as fast on long payloads.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_words_avx2(bytes: &[u8]) -> u64 {
+    sum_blocks(bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn copy_words_avx2(dst: &mut [u8], src: &[u8]) -> u64 {
+    copy_blocks(dst, src)
+}
+
+#[inline(always)]
+fn sum_blocks(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
     let mut lanes = [0; 4];
     for block in blocks {
@@ -158,7 +205,8 @@ fn sum_words(bytes: &[u8]) -> u64 {
     combine(lanes, sum_rest(rest))
 }
 
-fn copy_words(dst: &mut [u8], src: &[u8]) -> u64 {
+#[inline(always)]
+fn copy_blocks(dst: &mut [u8], src: &[u8]) -> u64 {
     let (to, to_rest) = dst.as_chunks_mut::<BLOCK>();
     let (from, from_rest) = src.as_chunks::<BLOCK>();
     let mut lanes = [0; 4];
@@ -171,11 +219,7 @@ fn copy_words(dst: &mut [u8], src: &[u8]) -> u64 {
 }
 
 /// Adds sums of up to 2^63 without losing a carry.
-#[inline]
+#[inline(always)]
 fn combine(lanes: [u64; 4], rest: u64) -> u64 {
-    lanes
-        .iter()
-        .map(|lane| (lane & 0xffff_ffff) + (lane >> 32))
-        .sum::<u64>()
-        + rest
+    lanes.into_iter().map(halves).sum::<u64>() + rest
 }
