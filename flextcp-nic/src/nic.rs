@@ -5,6 +5,9 @@
 //! ([`FlowBuffers`]) move along with the ownership, so the type system sees to it that there is one
 //! writer.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -168,7 +168,7 @@ impl Core {
             };
             flow.watched = !idle;
             if !idle {
-                let next = due.max(now + self.config.idle_release / 8);
+                let next = due.max(now + self.config.idle_release);
                 self.idle.push_back((next, id));
             }
         }

@@ -256,3 +256,20 @@ impl End {
         self.nic.claim(Instant::ZERO, self.id).unwrap()
     }
 }
+
+#[test]
+fn conforms() {
+    crate::nic::conformance::run(|| {
+        let (near, far) =
+            MemoryPort::pair(MemoryConfig::default(), MemoryConfig::default()).unwrap();
+        let nic = SoftNic::new(
+            Box::new(near),
+            Box::new(SteerAll::new()),
+            SoftConfig::new([1; 16]),
+        );
+        crate::nic::conformance::Bench {
+            nic: Box::new(nic),
+            wire: Box::new(far),
+        }
+    });
+}
