@@ -214,7 +214,7 @@ impl TcpOptions {
         len
     }
 
-    /// Bytes that [`emit`](Self::emit) writes: a multiple of four, at most 40.
+    /// Bytes that the options take in a header: a multiple of four, at most 40.
     pub fn emitted_len(&self) -> usize {
         let blocks = self.sack_room();
         self.len_without_sack() + if blocks > 0 { 4 + 8 * blocks } else { 0 }

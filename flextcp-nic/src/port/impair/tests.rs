@@ -277,15 +277,42 @@ fn a_clean_direction_passes_offloads_and_a_bad_one_does_not() {
 
 #[test]
 fn damage_to_a_trusted_frame_is_not_trusted() {
-    for text in ["rx.corrupt=1", "tx.corrupt=1"] {
-        let mut port = Impair::new(LoopbackPort::new(), text.parse().unwrap());
-        let mut seen = Seen::default();
-        for number in 0..500 {
-            send(&mut port, Instant::ZERO, &segment(number, 0));
-            seen.look(&mut port, Instant::ZERO);
-        }
-        assert_eq!((seen.bad, seen.numbers.len()), (500, 0), "{text}");
+    let mut port = Impair::new(LoopbackPort::new(), "rx.corrupt=0.5".parse().unwrap());
+    let mut seen = Seen::default();
+    for number in 0..500 {
+        // Left to the port: the hairpin hands it out as trusted.
+        let bytes = segment(number, 0);
+        let offload = TxOffload {
+            checksum: true,
+            segment: None,
+        };
+        let frame = TxFrame {
+            header: &bytes,
+            payload: [&[], &[]],
+            offload,
+        };
+        port.transmit(Instant::ZERO, frame).unwrap();
+        port.flush(Instant::ZERO).unwrap();
+        port.receive(Instant::ZERO, 1, &mut |frame| {
+            let intact = frame.to_vec() == bytes;
+            assert_eq!(frame.checksum == RxChecksum::Trusted, intact);
+            seen.bad += usize::from(parse(&frame).is_err());
+        })
+        .unwrap();
     }
+    assert_eq!(seen.bad as u64, port.rx_counters().corrupted);
+    assert!(seen.bad > 0);
+}
+
+#[test]
+fn damage_on_the_way_to_the_hairpin_is_noticed() {
+    let mut port = Impair::new(LoopbackPort::new(), "tx.corrupt=1".parse().unwrap());
+    let mut seen = Seen::default();
+    for number in 0..500 {
+        send(&mut port, Instant::ZERO, &segment(number, 0));
+        seen.look(&mut port, Instant::ZERO);
+    }
+    assert_eq!((seen.bad, seen.numbers.len()), (500, 0));
 }
 
 #[test]
