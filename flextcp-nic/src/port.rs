@@ -7,6 +7,12 @@ pub mod capture;
 pub mod impair;
 pub mod memory;
 #[cfg(target_os = "linux")]
+mod netdev;
+#[cfg(target_os = "linux")]
+pub mod tap;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod testing;
+#[cfg(target_os = "linux")]
 pub mod xdp;
 
 use std::io;

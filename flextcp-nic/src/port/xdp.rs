@@ -6,7 +6,6 @@
 
 mod interface;
 mod mapping;
-mod netdev;
 mod program;
 mod queue;
 mod ring;

@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::netdev::{NetDevice, local_addresses};
 use super::program::{self, from_map};
 use super::queue::XdpPort;
 use super::socket::Socket;
 use super::steering::Steering;
 use super::sysctl::LoopbackSettings;
 use super::{XdpConfig, XdpMode};
+use crate::port::netdev::{NetDevice, local_addresses};
 use crate::port::{PortInfo, RxChecksum};
 use crate::wire::MacAddr;
 

@@ -1,13 +1,14 @@
 //! Frames through the port: native and generic, large and small, sleeping and busy.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant as Clock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::frames::segment;
-use super::namespace::{in_namespace, ip, veth};
+use crate::port::testing::{in_namespace, ip, veth};
 use crate::port::xdp::{XdpConfig, XdpInterface, XdpMode, XdpPort};
 use crate::port::{Port, TxFrame, TxOffload};
 use crate::time::Instant;
@@ -359,4 +360,43 @@ fn bad_requests_are_explained() {
     };
     let error = XdpInterface::attach("lo", odd).unwrap_err();
     assert!(error.to_string().contains("rx_ring = 1000"), "{error}");
+}
+
+/// The process that [`the_program_goes_with_a_killed_process`] kills; does nothing by itself.
+#[test]
+#[ignore = "the other half of a test"]
+fn attach_and_wait_to_be_killed() {
+    let left = XdpInterface::attach("left", XdpConfig::default()).unwrap();
+    let _port = left.queue(0).unwrap();
+    println!("attached");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn the_program_goes_with_a_killed_process() {
+    in_namespace(|| {
+        veth("left", "right");
+        let name = "port::xdp::tests::ports::attach_and_wait_to_be_killed";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let attached = output
+            .lines()
+            .any(|line| line.unwrap().contains("attached"));
+        assert!(attached);
+        let error = XdpInterface::attach("left", XdpConfig::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        // SIGKILL.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let deadline = Clock::now() + PATIENCE;
+        while let Err(error) = XdpInterface::attach("left", XdpConfig::default()) {
+            assert!(Clock::now() < deadline, "{error}");
+        }
+    });
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant as Clock};
 
 use super::frames::{IPPROTO_TCP, ethernet, ipv4, ipv6, tcp};
-use super::namespace::in_namespace;
 use crate::flow::FlowTuple;
+use crate::port::testing::in_namespace;
 use crate::port::xdp::{SteeringCounters, XdpConfig, XdpInterface, XdpPort};
 use crate::port::{Port, TxFrame, TxOffload};
 use crate::time::Instant;

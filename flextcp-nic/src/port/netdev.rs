@@ -38,21 +38,21 @@ struct DriverInfo {
 
 /// A kernel network interface, as it was when looked up.
 #[derive(Clone, Debug)]
-pub(super) struct NetDevice {
-    pub(super) name: String,
-    pub(super) ifindex: u32,
-    pub(super) mtu: u32,
-    pub(super) mac: MacAddr,
+pub(crate) struct NetDevice {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mtu: u32,
+    pub(crate) mac: MacAddr,
     /// `veth`, `ixgbe`, `lo`; empty when the driver does not say.
-    pub(super) driver: String,
-    pub(super) loopback: bool,
-    pub(super) queues: u32,
+    pub(crate) driver: String,
+    pub(crate) loopback: bool,
+    pub(crate) queues: u32,
 }
 
 impl NetDevice {
     /// # Errors
     /// No such interface, or it is no Ethernet or loopback device.
-    pub(super) fn by_name(name: &str) -> io::Result<Self> {
+    pub(crate) fn by_name(name: &str) -> io::Result<Self> {
         let missing = || {
             let text = format!("no network interface {name:?}; `ip link` lists them");
             io::Error::new(io::ErrorKind::NotFound, text)
@@ -68,7 +68,7 @@ impl NetDevice {
 
     /// # Errors
     /// As [`by_name`](Self::by_name).
-    pub(super) fn by_index(ifindex: u32) -> io::Result<Self> {
+    pub(crate) fn by_index(ifindex: u32) -> io::Result<Self> {
         let mut name = [0; libc::IFNAMSIZ];
         // SAFETY: the buffer has the IFNAMSIZ bytes that the call may write.
         if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null() {
@@ -205,7 +205,7 @@ impl Query {
 ///
 /// # Errors
 /// The system call failed.
-pub(super) fn local_addresses() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn local_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list = std::ptr::null_mut();
     // SAFETY: `list` is a valid place for the result.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {

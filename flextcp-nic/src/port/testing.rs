@@ -8,7 +8,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Runs `test` in a thread with a network namespace of its own, `lo` up. Without the privilege the test is
 /// skipped loudly, or fails when `FLEXTCP_REQUIRE_PRIVILEGED=1`.
-pub(super) fn in_namespace(test: impl FnOnce() + Send) {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
     let entered = thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: only the network namespace is unshared, no memory or descriptor table.
@@ -36,7 +36,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send) {
 }
 
 /// Runs `ip` with `arguments` in this thread's namespace.
-pub(super) fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -46,7 +46,7 @@ pub(super) fn ip(arguments: &str) {
 }
 
 /// Two ends of a veth link, up, without addresses and without the kernel's IPv6 chatter.
-pub(super) fn veth(left: &str, right: &str) {
+pub(crate) fn veth(left: &str, right: &str) {
     ip(&format!("link add {left} type veth peer name {right}"));
     for end in [left, right] {
         let path = format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6");
