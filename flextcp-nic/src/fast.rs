@@ -6,6 +6,8 @@
 
 pub mod ack;
 pub mod rx;
+#[cfg(test)]
+mod tests;
 pub mod tx;
 
 use crate::flow::FlowState;
