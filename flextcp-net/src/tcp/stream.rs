@@ -1,0 +1,600 @@
+//! [`TcpStream`].
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BufMut;
+use flextcp_rt::options::{SocketOption, SocketOptions};
+use flextcp_rt::socket::Stream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::{ToSocketAddrs, lookup_host};
+
+use super::shadow::{Shadow, linger_seconds};
+use super::split::{ReadHalf, WriteHalf};
+use super::split_owned::{self, OwnedReadHalf, OwnedWriteHalf};
+use crate::host;
+
+/// A TCP stream between a local and a remote socket: `tokio::net::TcpStream`, on the NIC where the way to the
+/// peer is accelerated.
+///
+/// Reading and writing is done with the methods of `AsyncReadExt` and `AsyncWriteExt`. To shut down the stream in
+/// the write direction, call `shutdown`. Dropping the stream closes it in both; what was written is still sent,
+/// unless received bytes were left unread or linger is zero: then the connection is reset.
+pub struct TcpStream {
+    pub(crate) inner: Inner,
+}
+
+pub(crate) enum Inner {
+    Kernel(tokio::net::TcpStream),
+    Flex(Flex),
+}
+
+/// A connection on the NIC.
+pub(crate) struct Flex {
+    stream: Stream,
+    shadow: Shadow,
+}
+
+impl Flex {
+    /// The stream, with what was set through the shadow descriptor.
+    pub(crate) fn stream(&self) -> &Stream {
+        self.shadow.mirror(&self.stream);
+        &self.stream
+    }
+
+    pub(crate) fn set(&self, option: SocketOption) {
+        self.stream().set_option(option);
+        self.shadow.follow(&self.stream, self.stream.local_addr());
+    }
+}
+
+/// Runs the same method on either kind.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match &$stream.inner {
+            Inner::Kernel($inner) => $call,
+            Inner::Flex(flex) => {
+                let $inner = flex.stream();
+                $call
+            }
+        }
+    };
+}
+
+impl TcpStream {
+    pub(crate) const fn kernel(stream: tokio::net::TcpStream) -> Self {
+        Self {
+            inner: Inner::Kernel(stream),
+        }
+    }
+
+    pub(crate) fn flex(stream: Stream) -> Self {
+        Self {
+            inner: Inner::Flex(Flex {
+                stream,
+                shadow: Shadow::default(),
+            }),
+        }
+    }
+
+    /// Opens a connection to a remote host, trying each address that `addr` resolves to.
+    ///
+    /// # Errors
+    /// That of the last address tried; `InvalidInput` when there is none.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with IO.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the attempt up.
+    pub async fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
+        let addrs = lookup_host(addr).await?;
+        let mut last = None;
+        for addr in addrs {
+            match host::connect(addr, None, SocketOptions::default()).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(super::unresolved))
+    }
+
+    /// Takes over a connected `std::net::TcpStream`, which has to be in non-blocking mode.
+    ///
+    /// It stays a kernel socket.
+    ///
+    /// # Errors
+    /// The socket could not be registered.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with IO.
+    #[track_caller]
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
+        tokio::net::TcpStream::from_std(stream).map(Self::kernel)
+    }
+
+    /// Turns the stream into a `std::net::TcpStream`, in non-blocking mode. A connection on the NIC is handed over
+    /// to the kernel.
+    ///
+    /// # Errors
+    /// `Unsupported` when the connection cannot be handed over: the text says why. The connection is closed then.
+    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        match self.inner {
+            Inner::Kernel(stream) => stream.into_std(),
+            Inner::Flex(flex) => host::into_std(flex.stream),
+        }
+    }
+
+    /// The local address.
+    ///
+    /// # Errors
+    /// Those of `getsockname`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.local_addr(),
+            Inner::Flex(flex) => Ok(flex.stream.local_addr()),
+        }
+    }
+
+    /// The remote address.
+    ///
+    /// # Errors
+    /// `NotConnected` once the connection was reset.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.peer_addr(),
+            Inner::Flex(flex) => flex.stream.peer_addr(),
+        }
+    }
+
+    /// The pending error of the socket (`SO_ERROR`), and clears it.
+    ///
+    /// # Errors
+    /// The option could not be read.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.take_error(),
+            Inner::Flex(flex) => Ok(flex.stream.take_error()),
+        }
+    }
+
+    /// Attempts to receive without removing from the queue; returns how many bytes. `Pending` registers the task;
+    /// only the last caller of a polling read method is woken.
+    pub fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => stream.poll_peek(cx, buf))
+    }
+
+    /// Receives without removing from the queue; returns how many bytes, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// The connection's error.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => stream.peek(buf).await)
+    }
+
+    /// Waits for any of `interest`. The result may be a false positive: an operation after it may say `WouldBlock`.
+    ///
+    /// # Errors
+    /// The runtime is being shut down.
+    ///
+    /// # Cancel safety
+    /// Safe: once ready, it stays ready until an operation says `WouldBlock`.
+    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        either!(self, stream => stream.ready(interest).await)
+    }
+
+    /// Waits until the stream may be readable.
+    ///
+    /// # Errors
+    /// The runtime is being shut down.
+    ///
+    /// # Cancel safety
+    /// Safe, as [`ready`](Self::ready).
+    pub async fn readable(&self) -> io::Result<()> {
+        self.ready(Interest::READABLE).await?;
+        Ok(())
+    }
+
+    /// Polls for read readiness. Only the last caller of a polling read method is woken.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    /// Reads without waiting; 0 is the end of the stream, or of an empty `buf`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_read(buf))
+    }
+
+    /// [`try_read`](Self::try_read) into several buffers, in order.
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read).
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        either!(self, stream => stream.try_read_vectored(bufs))
+    }
+
+    /// [`try_read`](Self::try_read), appending to `buf` and advancing it.
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read).
+    pub fn try_read_buf<B: BufMut>(&self, buf: &mut B) -> io::Result<usize> {
+        either!(self, stream => stream.try_read_buf(buf))
+    }
+
+    /// Waits until the stream may be writable.
+    ///
+    /// # Errors
+    /// The runtime is being shut down.
+    ///
+    /// # Cancel safety
+    /// Safe, as [`ready`](Self::ready).
+    pub async fn writable(&self) -> io::Result<()> {
+        self.ready(Interest::WRITABLE).await?;
+        Ok(())
+    }
+
+    /// Polls for write readiness. Only the last caller of a polling write method is woken.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    /// Writes as much as fits without waiting; returns how many bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits; `BrokenPipe` after a shutdown.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_write(buf))
+    }
+
+    /// [`try_write`](Self::try_write) of several buffers, in order.
+    ///
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        either!(self, stream => stream.try_write_vectored(bufs))
+    }
+
+    /// Runs `f` if the stream is ready for `interest`, and forgets the readiness when it says `WouldBlock`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when not ready, else those of `f`.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        f: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        either!(self, stream => stream.try_io(interest, f))
+    }
+
+    /// Runs `f` when the stream is ready for `interest`, again as long as it says `WouldBlock`.
+    ///
+    /// # Errors
+    /// Those of `f`; the runtime is being shut down.
+    ///
+    /// # Cancel safety
+    /// As `f`: it runs between awaits.
+    pub async fn async_io<R>(
+        &self,
+        interest: Interest,
+        f: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        either!(self, stream => stream.async_io(interest, f).await)
+    }
+
+    /// Ends the write direction; returns at once.
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => {
+                match SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
+                    // tokio's rule (tokio#4665): a connection that is over is shut down.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                    result => result,
+                }
+            }
+            Inner::Flex(flex) => {
+                flex.stream().shutdown_write();
+                Ok(())
+            }
+        }
+    }
+
+    /// `TCP_NODELAY`: whether Nagle's algorithm is off.
+    ///
+    /// # Errors
+    /// The option could not be read.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.nodelay(),
+            Inner::Flex(flex) => Ok(flex.stream().nodelay()),
+        }
+    }
+
+    /// Sets `TCP_NODELAY`: segments are sent as soon as possible, also short ones.
+    ///
+    /// # Errors
+    /// The option could not be set.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.set_nodelay(nodelay)?,
+            Inner::Flex(flex) => flex.set(SocketOption::NoDelay(nodelay)),
+        }
+        Ok(())
+    }
+
+    /// `TCP_QUICKACK`: whether acknowledgements are sent at once.
+    ///
+    /// # Errors
+    /// The option could not be read.
+    pub fn quickack(&self) -> io::Result<bool> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.quickack(),
+            Inner::Flex(flex) => Ok(flex.stream().quickack()),
+        }
+    }
+
+    /// Sets `TCP_QUICKACK`. It is not permanent: the stack may leave the mode by itself.
+    ///
+    /// # Errors
+    /// The option could not be set.
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.set_quickack(quickack)?,
+            Inner::Flex(flex) => flex.set(SocketOption::QuickAck(quickack)),
+        }
+        Ok(())
+    }
+
+    /// `SO_LINGER`.
+    ///
+    /// # Errors
+    /// The option could not be read.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.linger(),
+            Inner::Flex(flex) => Ok(flex.stream().linger()),
+        }
+    }
+
+    /// Sets `SO_LINGER`, in whole seconds.
+    ///
+    /// # Errors
+    /// The option could not be set.
+    #[deprecated = "`SO_LINGER` causes the socket to block the thread on drop"]
+    pub fn set_linger(&self, dur: Option<Duration>) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => SockRef::from(stream).set_linger(dur)?,
+            Inner::Flex(flex) => flex.set(SocketOption::Linger(linger_seconds(dur))),
+        }
+        Ok(())
+    }
+
+    /// Makes dropping the stream a reset: what was not sent yet is lost.
+    ///
+    /// # Errors
+    /// The option could not be set.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.set_zero_linger()?,
+            Inner::Flex(flex) => flex.set(SocketOption::Linger(Some(Duration::ZERO))),
+        }
+        Ok(())
+    }
+
+    /// `IP_TTL`.
+    ///
+    /// # Errors
+    /// The option could not be read.
+    pub fn ttl(&self) -> io::Result<u32> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.ttl(),
+            Inner::Flex(flex) => Ok(flex.stream().ttl()),
+        }
+    }
+
+    /// Sets `IP_TTL`, the hop limit of every packet sent.
+    ///
+    /// # Errors
+    /// `InvalidInput` outside of 1 to 255.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.set_ttl(ttl)?,
+            Inner::Flex(flex) => flex.set(SocketOption::Ttl(super::hop_limit(ttl)?)),
+        }
+        Ok(())
+    }
+
+    /// Splits the stream into a reading and a writing half that borrow it.
+    #[allow(
+        clippy::needless_lifetimes,
+        reason = "tokio's signature, which tells that it borrows"
+    )]
+    pub fn split<'a>(&'a mut self) -> (ReadHalf<'a>, WriteHalf<'a>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// Splits the stream into a reading and a writing half that own it. Dropping the writing half shuts the write
+    /// direction down.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        split_owned::split(self)
+    }
+
+    pub(super) fn poll_read_shared(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &self.inner {
+            Inner::Kernel(stream) => kernel::poll_read(stream, cx, buf),
+            Inner::Flex(flex) => flex.stream().poll_read(cx, buf),
+        }
+    }
+
+    pub(super) fn poll_write_shared(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &self.inner {
+            Inner::Kernel(stream) => kernel::poll_write(stream, cx, |stream| stream.try_write(buf)),
+            Inner::Flex(flex) => flex.stream().poll_write(cx, buf),
+        }
+    }
+
+    pub(super) fn poll_write_vectored_shared(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &self.inner {
+            Inner::Kernel(stream) => {
+                kernel::poll_write(stream, cx, |stream| stream.try_write_vectored(bufs))
+            }
+            Inner::Flex(flex) => flex.stream().poll_write_vectored(cx, bufs),
+        }
+    }
+}
+
+/// tokio's polling operations want `&mut`; the owned halves share a kernel stream by `&`.
+mod kernel {
+    use std::io;
+    use std::task::{Context, Poll, ready};
+
+    use tokio::io::ReadBuf;
+    use tokio::net::TcpStream;
+
+    pub(super) fn poll_read(
+        stream: &TcpStream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+
+    pub(super) fn poll_write(
+        stream: &TcpStream,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match write(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl TryFrom<std::net::TcpStream> for TcpStream {
+    type Error = io::Error;
+
+    /// [`TcpStream::from_std`].
+    fn try_from(stream: std::net::TcpStream) -> Result<Self, Self::Error> {
+        Self::from_std(stream)
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().inner {
+            Inner::Kernel(stream) => Pin::new(stream).poll_read(cx, buf),
+            Inner::Flex(flex) => flex.stream().poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().inner {
+            Inner::Kernel(stream) => Pin::new(stream).poll_write(cx, buf),
+            Inner::Flex(flex) => flex.stream().poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().inner {
+            Inner::Kernel(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Inner::Flex(flex) => flex.stream().poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// TCP has nothing to flush.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.fmt(f),
+            Inner::Flex(flex) => flex.stream.fmt(f),
+        }
+    }
+}
+
+impl AsRef<Self> for TcpStream {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// Of a connection on the NIC this is a shadow socket, made on first use: options set through it take effect with
+/// the next operation on the stream, I/O on it does not work.
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.inner {
+            Inner::Kernel(stream) => stream.as_fd(),
+            Inner::Flex(flex) => flex.shadow.fd(&flex.stream, flex.stream.local_addr()),
+        }
+    }
+}
+
+/// As [`AsFd`].
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
