@@ -2,50 +2,36 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use flextcp_rt::options::SocketOptions;
-use flextcp_rt::socket::{FlexListener, Stream};
+use flextcp_rt::socket::Stream;
+use flextcp_rt::{Connection, Host, Listener};
 use socket2::Socket;
 use tokio::runtime::Handle;
 
 use crate::tcp::stream::TcpStream;
 
-/// Both halves of a listener.
-pub(crate) struct Listener {
-    pub(crate) kernel: tokio::net::TcpListener,
-    pub(crate) flex: Option<FlexListener>,
-}
-
 /// Connects; `socket` is the caller's own, bound or with options set.
 pub(crate) async fn connect(
     remote: SocketAddr,
     socket: Option<Socket>,
-    _options: SocketOptions,
+    options: SocketOptions,
 ) -> io::Result<TcpStream> {
     // Panics outside of a runtime, with tokio's words.
     drop(Handle::current());
-    let connected = match socket {
-        None => tokio::net::TcpStream::connect(remote).await,
-        Some(socket) => {
-            tokio::net::TcpSocket::from_std_stream(socket.into())
-                .connect(remote)
-                .await
-        }
-    };
-    connected.map(TcpStream::kernel)
+    let host = Host::current()?;
+    // Boxed: the states of the way to a connection would otherwise be part of every caller's future.
+    let connection = Box::pin(host.connect(remote, socket, options)).await?;
+    Ok(connection.into())
 }
 
 /// Listens on a bound socket.
 #[track_caller]
-pub(crate) fn listen(
-    socket: Socket,
-    backlog: u32,
-    _options: SocketOptions,
-) -> io::Result<Listener> {
-    socket.set_nonblocking(true)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let kernel = tokio::net::TcpListener::from_std(socket.into())?;
-    Ok(Listener { kernel, flex: None })
+pub(crate) fn listen(socket: Socket, backlog: u32, options: SocketOptions) -> io::Result<Listener> {
+    drop(Handle::current());
+    let host: Arc<Host> = Host::current()?;
+    host.listen(socket, backlog, options)
 }
 
 /// Hands a connection over to the kernel.
@@ -53,6 +39,15 @@ pub(crate) fn into_std(stream: Stream) -> io::Result<std::net::TcpStream> {
     drop(stream);
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "a connection on the NIC cannot be handed over to the kernel",
+        "a connection on the NIC cannot be handed over to the kernel yet; use FLEXTCP_NIC=off where a program needs it",
     ))
+}
+
+impl From<Connection> for TcpStream {
+    fn from(connection: Connection) -> Self {
+        match connection {
+            Connection::Kernel(stream) => Self::kernel(stream),
+            Connection::Flex(stream) => Self::flex(stream),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use crate::host::Listener;
+use flextcp_rt::Listener;
 use flextcp_rt::options::{SocketOption, SocketOptions};
 use flextcp_rt::socket::Stream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -187,6 +188,10 @@ impl FlexListener {
         }
     }
 }
+
+// As tokio's types: what a panic can leave behind in the queue is a connection more or less.
+impl UnwindSafe for FlexListener {}
+impl RefUnwindSafe for FlexListener {}
 
 impl Drop for FlexListener {
     fn drop(&mut self) {

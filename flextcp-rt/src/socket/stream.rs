@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -518,6 +519,10 @@ impl Stream {
         self.shared.options().ttl.unwrap_or(DEFAULT_TTL).into()
     }
 }
+
+// As tokio's type: rings and readiness are whole at every step, and the core is told, never entered.
+impl UnwindSafe for Stream {}
+impl RefUnwindSafe for Stream {}
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

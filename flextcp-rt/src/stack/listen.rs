@@ -49,6 +49,7 @@ impl Host {
     ///
     /// # Panics
     /// Outside of a runtime with IO, as tokio's listener.
+    #[track_caller]
     pub fn listen(
         self: &Arc<Self>,
         socket: Socket,
