@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::conn::Conn;
+use super::handshake::advertised_mss;
 use super::state::State;
 
 /// What `TCP_INFO` shows. Of a connection on the NIC, as of the last notification or progress report.
@@ -71,4 +73,43 @@ pub struct TcpInfo {
     pub segs_in: u64,
     /// Name of the congestion control.
     pub congestion: &'static str,
+}
+
+impl Conn {
+    pub(super) fn info(&self) -> TcpInfo {
+        TcpInfo {
+            state: self.state,
+            offloaded: !self.on_host(),
+            retransmits: self.retransmits,
+            probes: self.probes,
+            backoff: self.backoff,
+            timestamps: self.negotiated.timestamps,
+            sack: self.negotiated.sack,
+            snd_wscale: self.negotiated.snd_wscale.get(),
+            rcv_wscale: self.negotiated.rcv_wscale.get(),
+            rto: self.rto(),
+            snd_mss: self.snd.mss.bytes(),
+            rcv_mss: self.rcv.mss,
+            advmss: advertised_mss(&self.tuple, self.link.mtu, &self.options).into(),
+            pmtu: self.link.mtu,
+            unacked: self.outstanding(),
+            sacked: self.board.sacked_bytes(),
+            lost: self.board.lost_bytes(),
+            notsent: self.unsent(),
+            rtt: self.rtt.srtt().unwrap_or_default(),
+            rttvar: self.rtt.rttvar(),
+            min_rtt: self.rtt.min().unwrap_or_default(),
+            snd_ssthresh: self.congestion.window.ssthresh,
+            snd_cwnd: self.congestion.window.cwnd,
+            snd_wnd: self.snd.wnd,
+            rcv_wnd: self.rcv.adv.since(self.rcv.nxt),
+            rcv_space: self.rcv.capacity,
+            total_retrans: self.counters.total_retrans,
+            bytes_acked: self.counters.bytes_acked,
+            bytes_received: self.counters.bytes_received,
+            segs_out: self.counters.segs_out,
+            segs_in: self.counters.segs_in,
+            congestion: self.congestion.name(),
+        }
+    }
 }

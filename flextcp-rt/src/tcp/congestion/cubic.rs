@@ -1,0 +1,134 @@
+//! CUBIC (RFC 9438), with HyStart left out.
+
+use std::time::Duration;
+
+use flextcp_nic::time::Instant;
+
+use super::{AckSample, Algorithm, Window};
+
+/// C of RFC 9438, section 5, in segments per second cubed.
+const C: f64 = 0.4;
+/// Multiplicative decrease factor (RFC 9438, section 4.6).
+const BETA: f64 = 0.7;
+/// Additive increase of the Reno estimate (RFC 9438, section 4.3).
+const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+/// Window as a cubic function of the time since the last reduction. Units are segments.
+#[derive(Debug, Default)]
+pub(in crate::tcp) struct Cubic {
+    epoch: Option<Instant>,
+    w_max: f64,
+    origin: f64,
+    k: f64,
+    w_est: f64,
+    /// Fraction of a segment still owed to the window.
+    credit: f64,
+}
+
+impl Cubic {
+    fn start_epoch(&mut self, now: Instant, cwnd: f64) -> Instant {
+        self.epoch = Some(now);
+        self.w_est = cwnd;
+        // RFC 9438, section 4.2
+        if cwnd < self.w_max {
+            self.k = ((self.w_max - cwnd) / C).cbrt();
+            self.origin = self.w_max;
+        } else {
+            self.k = 0.0;
+            self.origin = cwnd;
+        }
+        now
+    }
+}
+
+impl Algorithm for Cubic {
+    fn name(&self) -> &'static str {
+        "cubic"
+    }
+
+    fn on_ack(&mut self, window: &mut Window, sample: AckSample) {
+        let mut acked = sample.acked;
+        if window.in_slow_start() {
+            acked = window.slow_start(acked);
+            if acked == 0 {
+                return;
+            }
+        }
+        let mss = f64::from(window.mss);
+        let cwnd = f64::from(window.cwnd) / mss;
+        let acked = f64::from(acked) / mss;
+        let epoch = match self.epoch {
+            Some(epoch) => epoch,
+            None => self.start_epoch(sample.now, cwnd),
+        };
+        let rtt = sample.srtt.unwrap_or(Duration::ZERO).as_secs_f64();
+        let t = sample.now.saturating_since(epoch).as_secs_f64() + rtt;
+        let target = (self.origin + C * (t - self.k).powi(3)).clamp(cwnd, cwnd * 1.5);
+        // RFC 9438, section 4.3: at least what Reno would have.
+        self.w_est += ALPHA * acked / cwnd;
+        self.credit += acked * ((target - cwnd) / cwnd).max(0.0);
+        if self.w_est > cwnd {
+            self.credit = self.credit.max(self.w_est - cwnd);
+        }
+        if self.credit >= 1.0 {
+            let segments = self.credit.min(acked.max(1.0)).floor();
+            self.credit -= segments;
+            window.cwnd = window.cwnd.saturating_add((segments * mss) as u32);
+        }
+    }
+
+    fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
+        let cwnd = f64::from(window.cwnd) / f64::from(window.mss);
+        // Fast convergence (RFC 9438, section 4.7).
+        self.w_max = if cwnd < self.w_max {
+            cwnd * (1.0 + BETA) / 2.0
+        } else {
+            cwnd
+        };
+        self.epoch = None;
+        self.credit = 0.0;
+        (f64::from(window.cwnd) * BETA) as u32
+    }
+
+    fn on_idle(&mut self, idle: Duration) {
+        // RFC 9438, section 5.8: time spent idle does not count.
+        self.epoch = self.epoch.map(|epoch| epoch + idle);
+    }
+
+    fn on_timeout(&mut self) {
+        self.epoch = None;
+        self.w_max = 0.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_to_the_old_window_after_k_seconds() {
+        let mut window = Window {
+            cwnd: 100_000,
+            ssthresh: u32::MAX,
+            mss: 1000,
+        };
+        let mut cubic = Cubic::default();
+        window.ssthresh = cubic.ssthresh(&window, Instant::ZERO);
+        assert_eq!(window.ssthresh, 70_000);
+        window.cwnd = window.ssthresh;
+        // K = cbrt(30 / 0.4) = 4.2 s
+        let mut now = Instant::ZERO;
+        for _ in 0..43 {
+            now += Duration::from_millis(100);
+            for _ in 0..window.cwnd / window.mss {
+                let sample = AckSample {
+                    now,
+                    acked: 1000,
+                    srtt: Some(Duration::from_millis(100)),
+                };
+                cubic.on_ack(&mut window, sample);
+            }
+        }
+        assert!((95_000..=105_000).contains(&window.cwnd), "{}", window.cwnd);
+    }
+}

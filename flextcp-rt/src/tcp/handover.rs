@@ -1,0 +1,299 @@
+//! Between engine and NIC: what is handed over, what comes back, and what the engine watches meanwhile.
+
+use flextcp_nic::flow::{FlowId, FlowState, flags};
+use flextcp_nic::nic::{FlowBuffers, FlowProgress, Limits, Notification};
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::time::Instant;
+
+use super::congestion::AckSample;
+use super::conn::{Conn, Context, Negotiated, Owner};
+use super::recovery::Phase;
+use super::timer::Timer;
+use super::{Event, State};
+
+impl Conn {
+    /// Whether the connection is plain: everything that the NIC cannot carry on is absent (DESIGN, section 4).
+    pub(super) fn is_plain(&self) -> bool {
+        self.state == State::Established
+            && self.on_host()
+            && !self.orphan
+            && self.recovery.phase == Phase::Open
+            && self.recovery.dup_acks == 0
+            && self.board.lost_bytes() == 0
+            && self.board.sacked_bytes() == 0
+            && self.rcv.reassembly.is_empty()
+            && self.rcv.fin.is_none()
+            && self.rcv.dsack.is_none()
+            // What is owed is said first: the NIC starts with a clean slate.
+            && self.rcv.ack.now == 0
+            && self.rcv.last_ack_sent == self.rcv.nxt
+            && self.snd.wnd > 0
+            && self.probes == 0
+            && !self.probe_due
+            && self.retransmits == 0
+            && !self.timers.is_set(Timer::Persist)
+    }
+
+    /// The words for the NIC.
+    pub(super) fn flow_state(&self) -> FlowState {
+        let mut state = FlowState {
+            rcv_nxt: self.rcv.nxt.0,
+            rcv_adv: self.rcv.adv.0,
+            rcv_free: self
+                .buffers
+                .as_ref()
+                .map_or(0, |buffers| buffers.recv.free()),
+            last_ack_sent: self.rcv.last_ack_sent.0,
+            ts_recent: self.rcv.ts_recent,
+            ts_offset: self.ts_offset,
+            snd_una: self.snd.una.0,
+            snd_nxt: self.snd.nxt.0,
+            snd_end: self.snd.end.0,
+            snd_wnd: self.snd.wnd,
+            cwnd: self.congestion.window.cwnd,
+            ..FlowState::default()
+        };
+        state.set_tuple(&self.tuple);
+        state.set_remote_mac(self.link.remote_mac);
+        state.set_ttl_tos(self.options.ttl.unwrap_or(64), self.options.tos & !3);
+        let Negotiated {
+            rcv_wscale,
+            snd_wscale,
+            timestamps,
+            ..
+        } = self.negotiated;
+        state.set_mss_scales(self.snd.mss, rcv_wscale, snd_wscale);
+        state.set(flags::TIMESTAMPS, timestamps);
+        state.set(flags::NO_DELAY, self.options.nodelay);
+        state
+    }
+
+    /// Gives the buffers away; the owner is set by the answer.
+    pub(super) fn hand_over(&mut self) -> Option<(FlowState, FlowBuffers)> {
+        self.take_written();
+        let state = self.flow_state();
+        let buffers = self.buffers.take()?;
+        self.owner = Owner::Offered;
+        Some((state, buffers))
+    }
+
+    /// The NIC has it now.
+    pub(super) fn on_installed(&mut self, now: Instant, flow: FlowId) {
+        self.owner = Owner::Nic(flow);
+        for timer in [
+            Timer::Retransmit,
+            Timer::Reorder,
+            Timer::DelayedAck,
+            Timer::Persist,
+        ] {
+            self.timers.stop(timer);
+        }
+        if self.snd.end != self.snd.una {
+            self.watch(now);
+        }
+        self.board.clear();
+    }
+
+    /// Data may be outstanding on the NIC: look after an RTO.
+    pub(super) fn watch(&mut self, now: Instant) {
+        self.timers.start(Timer::Watch, now + self.rtt.rto());
+    }
+
+    /// Takes a delta. Returns new limits when the window changed by a segment.
+    pub(super) fn on_notification(
+        &mut self,
+        cx: &mut Context<'_>,
+        notification: &Notification,
+    ) -> Option<(FlowId, Limits)> {
+        let Owner::Nic(flow) = self.owner else {
+            return None;
+        };
+        self.rcv.last_heard = cx.now;
+        self.snd.wnd = notification.snd_wnd;
+        self.snd.max_wnd = self.snd.max_wnd.max(notification.snd_wnd);
+        self.on_received(cx, notification.received);
+        if notification.received > 0 && self.wants_larger_ring(cx, notification.received) {
+            self.wanted.grow = true;
+        }
+        if notification.rtt_micros > 0 {
+            self.rtt.sample(std::time::Duration::from_micros(
+                notification.rtt_micros.into(),
+            ));
+        }
+        self.on_acked(cx, notification.acked);
+        if notification.in_flight > 0 {
+            self.watch(cx.now);
+        }
+        self.snd.nxt = self.snd.una + notification.in_flight;
+        let before = self.congestion.window.cwnd;
+        self.congestion.limited |= notification.cwnd_limited;
+        if notification.acked > 0 {
+            self.congestion.on_ack(AckSample {
+                now: cx.now,
+                acked: notification.acked,
+                srtt: self.rtt.srtt(),
+            });
+        }
+        let window = &self.congestion.window;
+        (window.cwnd.abs_diff(before) > 0).then_some((
+            flow,
+            Limits {
+                cwnd: window.cwnd,
+                pacing_rate: 0,
+            },
+        ))
+    }
+
+    fn on_received(&mut self, cx: &mut Context<'_>, bytes: u32) {
+        if bytes > 0 {
+            self.rcv.nxt += bytes;
+            self.counters.bytes_received += u64::from(bytes);
+            if !self.orphan {
+                cx.events.push_back(Event::Readable(self.id));
+            }
+        }
+    }
+
+    fn on_acked(&mut self, cx: &mut Context<'_>, bytes: u32) {
+        if bytes > 0 {
+            self.snd.una += bytes;
+            self.counters.bytes_acked += u64::from(bytes);
+            if !self.orphan {
+                cx.events.push_back(Event::Writable(self.id));
+            }
+        }
+    }
+
+    /// The tuning of [`tune`](Self::tune) by what arrives, since the NIC sees what is read.
+    fn wants_larger_ring(&mut self, cx: &Context<'_>, received: u32) -> bool {
+        self.rcv.read = self.rcv.read.saturating_add(received);
+        let rtt = self
+            .rtt
+            .srtt()
+            .unwrap_or(std::time::Duration::from_millis(100));
+        if self.rcv.tuned_at + rtt > cx.now {
+            return false;
+        }
+        let fast = self.rcv.read.saturating_mul(2) > self.rcv.capacity;
+        self.rcv.read = 0;
+        self.rcv.tuned_at = cx.now;
+        fast && self.options.recv_buffer.is_none() && self.rcv.capacity < cx.config.recv_buffer_max
+    }
+
+    /// The connection is back: the engine's variables from the NIC's words.
+    pub(super) fn take_back(
+        &mut self,
+        cx: &mut Context<'_>,
+        state: &FlowState,
+        buffers: FlowBuffers,
+    ) {
+        self.owner = Owner::Host;
+        self.buffers = Some(buffers);
+        self.timers.stop(Timer::Watch);
+        let wanted = std::mem::take(&mut self.wanted);
+
+        self.on_received(cx, SeqNum(state.rcv_nxt).since(self.rcv.nxt));
+        self.on_acked(cx, SeqNum(state.snd_una).since(self.snd.una));
+        self.rcv.nxt = SeqNum(state.rcv_nxt);
+        self.rcv.adv = SeqNum(state.rcv_adv);
+        self.rcv.last_ack_sent = SeqNum(state.last_ack_sent);
+        self.rcv.ts_recent = state.ts_recent;
+        self.rcv.ts_recent_at = cx.now;
+        self.rcv.ack.quick = 0;
+        self.snd.una = SeqNum(state.snd_una);
+        self.snd.nxt = SeqNum(state.snd_nxt);
+        self.snd.end = SeqNum(state.snd_end);
+        self.snd.wnd = state.snd_wnd;
+        self.snd.max_wnd = self.snd.max_wnd.max(state.snd_wnd);
+        // Any segment that is not older than what the NIC took may set the window.
+        self.snd.wl1 = self.rcv.nxt;
+        self.snd.wl2 = self.snd.una;
+        self.snd.small_end = self.snd.una;
+        self.snd.last_sent = cx.now;
+        if state.rtt_micros > 0 {
+            self.rtt
+                .sample(std::time::Duration::from_micros(state.rtt_micros.into()));
+        }
+        self.board
+            .restore(self.snd.una, self.snd.nxt, self.snd.mss.bytes(), cx.now);
+        if !self.board.is_empty() {
+            self.stalled_since = Some(cx.now);
+            self.timers.set(Timer::Retransmit, cx.now + self.rto());
+        }
+        if self.rcv.last_ack_sent != self.rcv.nxt {
+            self.timers
+                .start(Timer::DelayedAck, cx.now + cx.config.delayed_ack);
+        }
+        self.take_written();
+        if wanted.grow {
+            self.grow(cx);
+        }
+        self.on_read(cx);
+        if wanted.abort {
+            return self.abort(cx);
+        }
+        if wanted.timed_out {
+            self.on_retransmission_timeout(cx);
+        }
+        if wanted.shutdown && self.orphan {
+            self.close(cx, true);
+        } else if wanted.shutdown {
+            self.shutdown_write();
+        }
+    }
+
+    fn grow(&mut self, cx: &Context<'_>) {
+        let Some(buffers) = &mut self.buffers else {
+            return;
+        };
+        let ring = &mut buffers.recv;
+        // An application that does not read needs no larger ring.
+        if ring.capacity() > 0
+            && ring.unread() < ring.capacity() / 2
+            && self.rcv.capacity < cx.config.recv_buffer_max
+            && !ring.pool().under_pressure()
+            && ring.resize(self.rcv.capacity * 2, 0).is_ok()
+        {
+            self.rcv.capacity = ring.capacity();
+        }
+    }
+
+    /// Nothing was heard for the keep-alive time, as far as notifications tell: take over and probe.
+    pub(super) fn on_idle_on_nic(&mut self, cx: &Context<'_>) {
+        let Some(keepalive) = self.options.keepalive else {
+            return;
+        };
+        let idle_until = self.rcv.last_heard + keepalive.time;
+        if idle_until > cx.now {
+            self.timers.set(Timer::KeepAlive, idle_until);
+        } else {
+            self.wanted.claim = true;
+            self.timers.set(Timer::KeepAlive, cx.now);
+        }
+    }
+
+    /// Time to look at a flow's progress; the engine queues the request.
+    pub(super) fn on_watch(&mut self, _cx: &Context<'_>) {
+        self.wanted.progress = matches!(self.owner, Owner::Nic(_));
+    }
+
+    /// How the flow is doing: nothing acknowledged for an RTO, or data that does not get out, is ours.
+    pub(super) fn on_progress(&mut self, cx: &Context<'_>, progress: &FlowProgress) {
+        let state = &progress.state;
+        let rto = self.rtt.rto();
+        if state.snd_una == state.snd_end {
+            return;
+        }
+        match progress.outstanding_since {
+            Some(since) if since + rto <= cx.now => {
+                self.wanted.claim = true;
+                self.wanted.timed_out = true;
+            }
+            Some(since) => self.timers.set(Timer::Watch, since + rto),
+            // Waits for the application, Nagle or a window: if nothing moved since the last look, take over.
+            None if self.watched_nxt == SeqNum(state.snd_nxt) => self.wanted.claim = true,
+            None => self.timers.set(Timer::Watch, cx.now + rto),
+        }
+        self.watched_nxt = SeqNum(state.snd_nxt);
+    }
+}

@@ -1,0 +1,203 @@
+//! Which sequence ranges beyond RCV.NXT the receive ring holds already. The bytes lie at their final place;
+//! this is only the list of ranges, and the source of SACK blocks.
+
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::wire::SackBlocks;
+
+/// More holes than this at once is not loss but an attack on our memory: further islands are dropped.
+const MAX_RANGES: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    start: SeqNum,
+    end: SeqNum,
+    /// When a segment last landed in it: RFC 2018, section 4 wants the newest first.
+    touched: u64,
+}
+
+/// Disjoint, non-adjacent ranges in sequence order.
+#[derive(Debug, Default)]
+pub(super) struct Reassembly {
+    ranges: Vec<Range>,
+    clock: u64,
+}
+
+impl Reassembly {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Bytes beyond `rcv_nxt` up to the end of the last range: what a resize must keep.
+    pub(super) fn extent(&self, rcv_nxt: SeqNum) -> u32 {
+        self.ranges.last().map_or(0, |last| last.end.since(rcv_nxt))
+    }
+
+    /// Right edge of the last range.
+    pub(super) fn right_edge(&self) -> Option<SeqNum> {
+        self.ranges.last().map(|last| last.end)
+    }
+
+    /// Calls `visit` with each part of `start..end` that is not held; stops when it says `false`.
+    pub(super) fn gaps(
+        &self,
+        start: SeqNum,
+        end: SeqNum,
+        mut visit: impl FnMut(SeqNum, SeqNum) -> bool,
+    ) {
+        let mut at = start;
+        for range in &self.ranges {
+            if !range.end.after(at) {
+                continue;
+            }
+            if !range.start.before(end) {
+                break;
+            }
+            if range.start.after(at) && !visit(at, range.start) {
+                return;
+            }
+            at = range.end;
+        }
+        if at.before(end) {
+            visit(at, end);
+        }
+    }
+
+    /// Whether all of `start..end` is held.
+    pub(super) fn contains(&self, start: SeqNum, end: SeqNum) -> bool {
+        self.ranges
+            .iter()
+            .any(|r| r.start.at_or_before(start) && r.end.at_or_after(end))
+    }
+
+    /// Whether `start..end` can be added: it touches a range, or there is room for one more.
+    pub(super) fn has_room(&self, start: SeqNum, end: SeqNum) -> bool {
+        self.ranges.len() < MAX_RANGES
+            || self
+                .ranges
+                .iter()
+                .any(|r| r.start.at_or_before(end) && r.end.at_or_after(start))
+    }
+
+    /// Adds `start..end`, joined with what it overlaps or touches.
+    pub(super) fn insert(&mut self, start: SeqNum, end: SeqNum) {
+        if !start.before(end) {
+            return;
+        }
+        self.clock += 1;
+        let first = self.ranges.partition_point(|r| r.end.before(start));
+        let last = self.ranges.partition_point(|r| r.start.at_or_before(end));
+        let mut joined = Range {
+            start,
+            end,
+            touched: self.clock,
+        };
+        for range in &self.ranges[first..last] {
+            joined.start = joined.start.earliest(range.start);
+            joined.end = joined.end.latest(range.end);
+        }
+        self.ranges.splice(first..last, [joined]);
+    }
+
+    /// Where `rcv_nxt` can advance to, dropping the ranges it passes.
+    pub(super) fn advance(&mut self, rcv_nxt: SeqNum) -> SeqNum {
+        let passed = self
+            .ranges
+            .partition_point(|r| r.start.at_or_before(rcv_nxt));
+        let end = self.ranges[..passed]
+            .last()
+            .map_or(rcv_nxt, |r| r.end.latest(rcv_nxt));
+        self.ranges.drain(..passed);
+        end
+    }
+
+    /// Adds blocks to `blocks`, newest first, up to `limit` in all.
+    pub(super) fn sack_blocks(&self, blocks: &mut SackBlocks, limit: usize) {
+        let mut newest_before = u64::MAX;
+        while blocks.len() < limit {
+            let Some(range) = self
+                .ranges
+                .iter()
+                .filter(|r| r.touched < newest_before)
+                .max_by_key(|r| r.touched)
+            else {
+                return;
+            };
+            newest_before = range.touched;
+            if !blocks.push(range.start, range.end) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn blocks(reassembly: &Reassembly) -> Vec<(u32, u32)> {
+        let mut blocks = SackBlocks::default();
+        reassembly.sack_blocks(&mut blocks, 3);
+        blocks
+            .iter()
+            .map(|(left, right)| (left.0, right.0))
+            .collect()
+    }
+
+    #[test]
+    fn newest_block_comes_first() {
+        let mut r = Reassembly::default();
+        r.insert(SeqNum(100), SeqNum(200));
+        r.insert(SeqNum(300), SeqNum(400));
+        r.insert(SeqNum(500), SeqNum(600));
+        assert_eq!(blocks(&r), [(500, 600), (300, 400), (100, 200)]);
+        r.insert(SeqNum(200), SeqNum(250));
+        assert_eq!(blocks(&r), [(100, 250), (500, 600), (300, 400)]);
+    }
+
+    #[test]
+    fn islands_are_bounded() {
+        let mut r = Reassembly::default();
+        for i in 0..MAX_RANGES as u32 {
+            assert!(r.has_room(SeqNum(i * 10), SeqNum(i * 10 + 1)));
+            r.insert(SeqNum(i * 10), SeqNum(i * 10 + 1));
+        }
+        assert!(!r.has_room(SeqNum(10_005), SeqNum(10_006)));
+        assert!(r.has_room(SeqNum(5), SeqNum(10)));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_set_of_bytes(
+            base in any::<u32>(),
+            segments in prop::collection::vec((0u32..300, 1u32..40), 1..40),
+        ) {
+            let mut reassembly = Reassembly::default();
+            let mut held = vec![false; 400];
+            let mut next = 0u32;
+            for (offset, len) in segments {
+                let (start, end) = (offset.max(next), (offset + len).max(next));
+                let (s, e) = (SeqNum(base) + start, SeqNum(base) + end);
+                let mut gap_bytes = 0;
+                reassembly.gaps(s, e, |a, b| {
+                    assert!(a.before(b));
+                    for i in a.since(SeqNum(base))..b.since(SeqNum(base)) {
+                        assert!(!held[i as usize]);
+                        gap_bytes += 1;
+                    }
+                    true
+                });
+                let missing = held[start as usize..end as usize].iter().filter(|h| !**h).count();
+                prop_assert_eq!(gap_bytes, missing);
+                prop_assert_eq!(reassembly.contains(s, e) || start == end, missing == 0);
+                reassembly.insert(s, e);
+                held[start as usize..end as usize].fill(true);
+                let advanced = reassembly.advance(SeqNum(base) + next).since(SeqNum(base));
+                while held[next as usize] {
+                    next += 1;
+                }
+                prop_assert_eq!(advanced, next);
+            }
+        }
+    }
+}

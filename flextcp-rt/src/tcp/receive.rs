@@ -1,0 +1,260 @@
+//! The receiving half: payload into the ring at its final place, the window, and when to acknowledge.
+
+use std::time::Duration;
+
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::wire::{TcpFlags, TcpPacket};
+
+use super::conn::{Conn, Context};
+use super::timer::Timer;
+use super::{Event, State};
+
+/// A block of the pool that is always granted.
+const LEAST_BUFFER: u32 = 4096;
+
+impl Conn {
+    /// Takes the payload and FIN of an acceptable segment.
+    pub(super) fn on_text<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &TcpPacket,
+        payload: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let tcp = &packet.tcp;
+        let start = tcp.seq;
+        let len = packet.payload_len as u32;
+        let mut end = start + len;
+        if tcp.flags.contains(TcpFlags::FIN)
+            && self.rcv.fin.is_none()
+            && end.at_or_after(self.rcv.nxt)
+        {
+            self.rcv.fin = Some(end);
+        }
+        // Nothing comes after a FIN.
+        if let Some(fin) = self.rcv.fin {
+            end = end.earliest(fin);
+        }
+        self.rcv.mss = self.rcv.mss.max(len);
+        if len > 0 {
+            self.note_duplicate(start, end);
+        }
+        let in_order = start.at_or_before(self.rcv.nxt);
+        let had_hole = !self.rcv.reassembly.is_empty();
+        // Payload beyond the window is cut off (RFC 9293, section 3.10.7.4).
+        let (from, to) = (start.latest(self.rcv.nxt), end.earliest(self.rcv.adv));
+        let mut placed = false;
+        if from.before(to) && self.rcv.reassembly.has_room(from, to) {
+            placed = self.place(start, from, to, payload);
+        }
+        let before = self.rcv.nxt;
+        self.deliver(cx);
+        let progressed = self.rcv.nxt != before;
+        if progressed {
+            self.schedule_ack(cx);
+        }
+        // RFC 5681, section 4.2: at once for what is out of order, fills a hole or cannot be taken.
+        if !in_order || had_hole || (len > 0 && !progressed) || (len > 0 && !placed) {
+            self.acknowledge_duplicate();
+        }
+        if self.rcv.fin == Some(self.rcv.nxt) {
+            self.on_fin(cx);
+        } else if tcp.flags.contains(TcpFlags::FIN) {
+            self.rcv.ack.now = self.rcv.ack.now.max(1);
+        }
+    }
+
+    /// RFC 2883: what arrived twice.
+    fn note_duplicate(&mut self, start: SeqNum, end: SeqNum) {
+        if start.before(self.rcv.nxt) {
+            self.rcv.dsack = Some((start, end.earliest(self.rcv.nxt)));
+        } else if self.rcv.reassembly.contains(start, end) {
+            self.rcv.dsack = Some((start, end));
+        }
+    }
+
+    /// Acknowledges at once. A peer without SACK counts duplicates, so it gets one for each segment.
+    fn acknowledge_duplicate(&mut self) {
+        let now = &mut self.rcv.ack.now;
+        *now = if self.negotiated.sack {
+            1
+        } else {
+            now.saturating_add(1)
+        };
+    }
+
+    /// Copies the parts of `from..to` that are not held to their place; returns whether all are held now.
+    fn place<'a>(
+        &mut self,
+        start: SeqNum,
+        from: SeqNum,
+        to: SeqNum,
+        payload: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
+        let target = self.rcv.capacity;
+        let Some(buffers) = &mut self.buffers else {
+            return false;
+        };
+        let ring = &mut buffers.recv;
+        if ring.capacity() == 0
+            && ring.resize(target, 0).is_err()
+            && ring.resize(LEAST_BUFFER, 0).is_err()
+        {
+            return false;
+        }
+        let nxt = self.rcv.nxt;
+        // Bytes that the ring takes, from `from` on; what lies beyond was promised under another size.
+        let to = to.earliest(nxt + ring.free());
+        if !from.before(to) {
+            return false;
+        }
+        let mut at = start;
+        for slice in payload {
+            let slice_end = at + slice.len() as u32;
+            let (left, right) = (at.latest(from), slice_end.earliest(to));
+            if left.before(right) {
+                self.rcv.reassembly.gaps(left, right, |a, b| {
+                    let bytes = &slice[a.since(at) as usize..b.since(at) as usize];
+                    ring.place(a.since(nxt), bytes) == bytes.len()
+                });
+            }
+            at = slice_end;
+        }
+        self.rcv.reassembly.insert(from, to);
+        true
+    }
+
+    /// Publishes what is in order now.
+    fn deliver(&mut self, cx: &mut Context<'_>) {
+        let nxt = self.rcv.reassembly.advance(self.rcv.nxt);
+        let bytes = nxt.since(self.rcv.nxt);
+        if bytes == 0 {
+            return;
+        }
+        self.rcv.nxt = nxt;
+        self.rcv.adv = self.rcv.adv.latest(nxt);
+        self.counters.bytes_received += u64::from(bytes);
+        if let Some(buffers) = &mut self.buffers {
+            buffers.recv.publish(bytes);
+        }
+        if !self.orphan {
+            cx.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// The peer's FIN is next in order (RFC 9293, section 3.10.7.4, eighth).
+    fn on_fin(&mut self, cx: &mut Context<'_>) {
+        self.rcv.nxt += 1;
+        self.rcv.adv = self.rcv.adv.latest(self.rcv.nxt);
+        self.rcv.ack.now = self.rcv.ack.now.max(1);
+        if !self.orphan {
+            cx.events.push_back(Event::PeerClosed(self.id));
+        }
+        self.state = match self.state {
+            State::Established | State::SynReceived => State::CloseWait,
+            State::FinWait1 if self.fin_acked() => State::TimeWait,
+            State::FinWait1 => State::Closing,
+            State::FinWait2 => State::TimeWait,
+            other => other,
+        };
+    }
+
+    /// Bytes arrived in order: acknowledge every second full segment at once, others after a while.
+    fn schedule_ack(&mut self, cx: &Context<'_>) {
+        let ack = &mut self.rcv.ack;
+        let owed = self.rcv.nxt.since(self.rcv.last_ack_sent);
+        if ack.quick > 0 && self.options.quickack {
+            ack.quick -= 1;
+            ack.now = ack.now.max(1);
+        } else if owed >= 2 * self.rcv.mss {
+            ack.now = ack.now.max(1);
+        } else {
+            self.timers
+                .start(Timer::DelayedAck, cx.now + cx.config.delayed_ack);
+        }
+    }
+
+    /// The delayed-ACK timer ran out.
+    pub(super) fn on_delayed_ack(&mut self) {
+        if self.rcv.last_ack_sent != self.rcv.nxt {
+            self.rcv.ack.now = self.rcv.ack.now.max(1);
+        }
+    }
+
+    /// Space of the ring beyond RCV.NXT, as it is or as it would be once attached.
+    pub(super) fn receive_space(&self) -> u32 {
+        match &self.buffers {
+            Some(buffers) if buffers.recv.capacity() > 0 => buffers.recv.free(),
+            Some(_) => self.rcv.capacity,
+            None => 0,
+        }
+    }
+
+    /// Moves the right edge of the window as far as the ring allows, never back, and not by little
+    /// (RFC 9293, section 3.8.6.2.2).
+    pub(super) fn open_window(&mut self) {
+        if let Some(edge) = self.worthwhile_edge() {
+            self.rcv.adv = edge;
+        }
+    }
+
+    fn worthwhile_edge(&self) -> Option<SeqNum> {
+        let scale = self.negotiated.rcv_wscale;
+        // Rounding must not promise more than there is, and not take back what was promised: keep one unit.
+        let unit = 1u32 << scale.get();
+        let space = self.receive_space();
+        let window = scale.round(space.saturating_sub(unit - 1));
+        let edge = self.rcv.nxt + window;
+        let gain = edge.since(self.rcv.adv);
+        let least = (self.rcv.capacity / 2).min(self.rcv.mss);
+        (gain > 0 && gain >= least).then_some(edge)
+    }
+
+    /// The application read: grow the ring if it is fast, and tell the peer if the window at least doubles.
+    pub(super) fn on_read(&mut self, cx: &Context<'_>) {
+        let Some(buffers) = &mut self.buffers else {
+            return;
+        };
+        let freed = buffers.recv.take_freed();
+        self.rcv.read = self.rcv.read.saturating_add(freed);
+        self.tune(cx);
+        if !self.state.may_receive() {
+            return;
+        }
+        let window = self.rcv.adv.since(self.rcv.nxt);
+        if let Some(edge) = self.worthwhile_edge()
+            && edge.since(self.rcv.nxt) >= 2 * window
+        {
+            self.rcv.ack.now = self.rcv.ack.now.max(1);
+        }
+    }
+
+    /// Receive buffer tuning after Linux's dynamic right-sizing: the ring holds twice what the application
+    /// reads in a round trip.
+    pub(super) fn tune(&mut self, cx: &Context<'_>) {
+        let Some(buffers) = &mut self.buffers else {
+            return;
+        };
+        let ring = &mut buffers.recv;
+        let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
+        if self.options.recv_buffer.is_some() || self.rcv.tuned_at + rtt > cx.now {
+            return;
+        }
+        let wanted = self.rcv.read.saturating_mul(2);
+        self.rcv.read = 0;
+        self.rcv.tuned_at = cx.now;
+        if ring.capacity() == 0
+            || wanted <= ring.capacity()
+            || self.rcv.capacity >= cx.config.recv_buffer_max
+        {
+            return;
+        }
+        let larger = (self.rcv.capacity * 2).min(cx.config.recv_buffer_max.next_power_of_two());
+        if !ring.pool().under_pressure()
+            && ring
+                .resize(larger, self.rcv.reassembly.extent(self.rcv.nxt))
+                .is_ok()
+        {
+            self.rcv.capacity = ring.capacity();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Round-trip time and retransmission timeout (RFC 6298, with Linux's 200 ms floor under the variance).
+
+use std::time::Duration;
+
+/// Smoothed round trip and the timeout that follows from it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RttEstimator {
+    srtt: Option<Duration>,
+    rttvar: Duration,
+    min: Duration,
+    initial: Duration,
+    floor: Duration,
+    ceiling: Duration,
+}
+
+impl RttEstimator {
+    pub(super) const fn new(initial: Duration, floor: Duration, ceiling: Duration) -> Self {
+        Self {
+            srtt: None,
+            rttvar: Duration::ZERO,
+            min: Duration::MAX,
+            initial,
+            floor,
+            ceiling,
+        }
+    }
+
+    /// Takes a sample. Karn's rule is the caller's: none from a retransmitted segment without timestamps.
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        // A sample of zero means faster than the clock; and a wild one must not poison the estimate.
+        let rtt = rtt.clamp(Duration::from_micros(1), self.ceiling);
+        self.min = self.min.min(rtt);
+        match self.srtt {
+            // RFC 6298, 2.2
+            None => {
+                self.srtt = Some(rtt);
+                self.rttvar = rtt / 2;
+            }
+            // RFC 6298, 2.3: alpha 1/8, beta 1/4
+            Some(srtt) => {
+                self.rttvar = (self.rttvar * 3 + srtt.abs_diff(rtt)) / 4;
+                self.srtt = Some((srtt * 7 + rtt) / 8);
+            }
+        }
+    }
+
+    /// Timeout without backoff. Linux bounds the variance term, not the sum, from below.
+    pub(super) fn rto(&self) -> Duration {
+        match self.srtt {
+            None => self.initial,
+            Some(srtt) => (srtt + (self.rttvar * 4).max(self.floor)).min(self.ceiling),
+        }
+    }
+
+    /// Timeout after `backoff` doublings (RFC 6298, 5.5).
+    pub(super) fn backed_off(&self, backoff: u32) -> Duration {
+        self.rto()
+            .saturating_mul(1 << backoff.min(16))
+            .min(self.ceiling)
+    }
+
+    pub(super) const fn srtt(&self) -> Option<Duration> {
+        self.srtt
+    }
+
+    pub(super) const fn rttvar(&self) -> Duration {
+        self.rttvar
+    }
+
+    /// Least sample, `None` before the first.
+    pub(super) fn min(&self) -> Option<Duration> {
+        self.srtt.map(|_| self.min)
+    }
+
+    /// A handshake that needed retransmissions says nothing of the path: start from 3 s (RFC 6298, 5.7).
+    pub(super) fn handshake_timed_out(&mut self) {
+        if self.srtt.is_none() {
+            self.initial = self.initial.max(Duration::from_secs(3));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimator() -> RttEstimator {
+        RttEstimator::new(
+            Duration::from_secs(1),
+            Duration::from_millis(200),
+            Duration::from_secs(120),
+        )
+    }
+
+    #[test]
+    fn starts_at_one_second_and_never_falls_below_the_floor() {
+        let mut rtt = estimator();
+        assert_eq!(rtt.rto(), Duration::from_secs(1));
+        for _ in 0..50 {
+            rtt.sample(Duration::from_micros(50));
+        }
+        assert_eq!(rtt.rto(), Duration::from_micros(200_050));
+    }
+
+    #[test]
+    fn backs_off_to_the_ceiling() {
+        let rtt = estimator();
+        assert_eq!(rtt.backed_off(3), Duration::from_secs(8));
+        assert_eq!(rtt.backed_off(40), Duration::from_secs(120));
+    }
+
+    #[test]
+    fn first_sample_sets_variance_to_half() {
+        let mut rtt = estimator();
+        rtt.sample(Duration::from_millis(400));
+        assert_eq!(rtt.rto(), Duration::from_millis(1200));
+    }
+}

@@ -1,0 +1,275 @@
+//! What to send next, and how much: retransmissions, new data under Nagle and the windows, FIN, probes, ACKs.
+
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::time::Instant;
+use flextcp_nic::wire::{SackBlocks, SegmentRepr, TcpFlags};
+
+use super::conn::{Conn, Context};
+use super::timer::Timer;
+use super::{EngineConfig, State};
+
+/// A segment to send and where its payload lies in the send ring.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) segment: SegmentRepr,
+    pub(super) offset: u32,
+    pub(super) len: u32,
+}
+
+impl Plan {
+    pub(super) const fn bare(segment: SegmentRepr) -> Self {
+        Self {
+            segment,
+            offset: 0,
+            len: 0,
+        }
+    }
+}
+
+impl Conn {
+    /// The next segment, noted as sent; `None` when all is said.
+    pub(super) fn poll_transmit(&mut self, now: Instant, config: &EngineConfig) -> Option<Plan> {
+        if !self.on_host() {
+            return None;
+        }
+        let plan = match self.state {
+            State::Closed | State::TimeWait => None,
+            State::SynSent | State::SynReceived => self.poll_syn(now, config),
+            _ => self
+                .poll_retransmission(now)
+                .or_else(|| self.poll_data(now))
+                .or_else(|| self.poll_probe(now))
+                .or_else(|| self.poll_ack(now)),
+        }?;
+        self.counters.segs_out += 1;
+        Some(plan)
+    }
+
+    fn poll_retransmission(&mut self, now: Instant) -> Option<Plan> {
+        let lost = self.board.next_lost()?;
+        let in_flight = self.in_flight();
+        let mss = self.snd.mss.bytes();
+        let end = lost.end.earliest(lost.start + self.payload_limit());
+        // A FIN that does not fit beside its data anymore goes alone.
+        let len = end.since(lost.start);
+        if in_flight > 0 && in_flight.saturating_add(len) > self.congestion.window.cwnd.max(mss) {
+            self.congestion.limited = true;
+            return None;
+        }
+        self.board.retransmitted(lost.start, end, now);
+        self.counters.total_retrans += 1;
+        self.recovery.sent(len);
+        self.timers.start(Timer::Retransmit, now + self.rto());
+        Some(self.segment(now, lost.start, end))
+    }
+
+    /// Builds the segment `start..end` of data and FIN, both in the scoreboard already.
+    fn segment(&mut self, now: Instant, start: SeqNum, end: SeqNum) -> Plan {
+        let data_end = end.earliest(self.snd.end);
+        let len = data_end.since(start);
+        let mut flags = TcpFlags::ACK;
+        if end.after(self.snd.end) {
+            flags = flags | TcpFlags::FIN;
+        }
+        // PSH on the last segment of what the application wrote, as Linux.
+        if len > 0 && data_end == self.snd.end {
+            flags = flags | TcpFlags::PSH;
+        }
+        self.snd.last_sent = now;
+        let offset = start.since(self.snd.una.latest(self.snd.iss + 1));
+        Plan {
+            segment: self.finish(now, start, flags),
+            offset,
+            len,
+        }
+    }
+
+    /// Headers with the current window and SACK blocks; whatever it is, it acknowledges.
+    fn finish(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> SegmentRepr {
+        self.open_window();
+        let mut segment = self.header(now, seq, flags);
+        segment.options.sack = self.sack_blocks();
+        self.rcv.dsack = None;
+        self.rcv.last_ack_sent = self.rcv.nxt;
+        self.rcv.ack.now = self.rcv.ack.now.saturating_sub(1);
+        self.timers.stop(Timer::DelayedAck);
+        segment
+    }
+
+    /// RFC 2018, section 4, after RFC 2883: duplicates first, then the newest block.
+    fn sack_blocks(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        if self.negotiated.sack {
+            if let Some((left, right)) = self.rcv.dsack {
+                blocks.push(left, right);
+            }
+            let limit = if self.negotiated.timestamps { 3 } else { 4 };
+            self.rcv.reassembly.sack_blocks(&mut blocks, limit);
+        }
+        blocks
+    }
+
+    /// Payload bytes that fit beside the options of this moment.
+    fn payload_limit(&self) -> u32 {
+        let blocks = self.sack_blocks().len() as u32;
+        let sack = if blocks == 0 { 0 } else { 4 + 8 * blocks };
+        self.snd.mss.bytes().saturating_sub(sack).max(1)
+    }
+
+    fn poll_data(&mut self, now: Instant) -> Option<Plan> {
+        let unsent = self.unsent();
+        let fin = self.fin_due();
+        if unsent == 0 && !fin {
+            return None;
+        }
+        self.restart_after_idle(now);
+        let full = self.payload_limit();
+        let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
+        let mut len = unsent.min(full);
+        if len > usable || (len == 0 && usable == 0) {
+            // RFC 9293, section 3.8.6.2.1: a window too small to be worth a segment is left alone for a while.
+            len = usable;
+            let worthwhile = len >= full || len >= self.snd.max_wnd / 2;
+            if len == 0 || !(worthwhile || self.push_small) {
+                self.wait_for_window(now);
+                return None;
+            }
+        }
+        let last = len == unsent;
+        let fin = fin && last && len < usable;
+        let in_flight = self.in_flight();
+        let cwnd = self.congestion.window.cwnd;
+        if in_flight > 0 && len > 0 && in_flight.saturating_add(len) > cwnd {
+            self.congestion.limited = true;
+            return None;
+        }
+        // Nagle, as Minshall mends it and Linux does: at most one small segment in flight.
+        let small = len < full;
+        if small
+            && !fin
+            && !self.options.nodelay
+            && !self.push_small
+            && self.snd.small_end.after(self.snd.una)
+        {
+            return None;
+        }
+        self.push_small = false;
+        let start = self.snd.nxt;
+        let end = start + len + u32::from(fin);
+        if small {
+            self.snd.small_end = end;
+        }
+        if self.board.is_empty() {
+            self.stalled_since = Some(now);
+        }
+        self.snd.nxt = end;
+        self.board.push(start, end, now);
+        self.recovery.sent(len);
+        self.timers.stop(Timer::Persist);
+        self.timers.start(Timer::Retransmit, now + self.rto());
+        // Linux's tcp_is_cwnd_limited: in slow start half a window in use is use enough.
+        let window = &self.congestion.window;
+        if window.in_slow_start() && self.in_flight().saturating_mul(2) > window.cwnd {
+            self.congestion.limited = true;
+        }
+        Some(self.segment(now, start, end))
+    }
+
+    /// RFC 5681, section 4.1.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if self.board.is_empty() {
+            let idle = now.saturating_since(self.snd.last_sent);
+            let rto = self.rtt.rto();
+            if idle > rto {
+                self.congestion.on_idle(idle, rto);
+                self.snd.last_sent = now;
+            }
+        }
+    }
+
+    /// Data waits for the peer's window and nothing in flight will bring an ACK: probe (RFC 9293, 3.8.6.1).
+    fn wait_for_window(&mut self, now: Instant) {
+        if self.board.is_empty() && !self.timers.is_set(Timer::Persist) && !self.probe_due {
+            self.stalled_since.get_or_insert(now);
+            self.timers.set(Timer::Persist, now + self.rto());
+        }
+    }
+
+    /// The persist timer ran out.
+    pub(super) fn on_persist_timeout(&mut self, cx: &mut Context<'_>) {
+        if !self.board.is_empty() || (self.unsent() == 0 && !self.fin_due()) {
+            return;
+        }
+        let limit = if self.orphan {
+            cx.config.orphan_retries
+        } else {
+            cx.config.retries
+        };
+        if self.probes >= u32::from(limit) || self.user_timeout_over(cx) {
+            return self.time_out(cx);
+        }
+        self.probes += 1;
+        self.backoff += 1;
+        if self.snd.wnd > 0 {
+            // The override of sender-side silly window avoidance.
+            self.push_small = true;
+        } else {
+            self.probe_due = true;
+        }
+        self.timers.set(Timer::Persist, cx.now + self.rto());
+    }
+
+    /// Keep-alive (RFC 9293, section 3.8.4).
+    pub(super) fn on_keepalive_timeout(&mut self, cx: &mut Context<'_>) {
+        let Some(keepalive) = self.options.keepalive else {
+            return;
+        };
+        // Data in flight or waiting has its own timers.
+        if !self.board.is_empty() || self.unsent() > 0 {
+            return self.arm_keepalive(cx.now);
+        }
+        if self.probes == 0 {
+            let idle_until = self.rcv.last_heard + keepalive.time;
+            if idle_until > cx.now {
+                return self.timers.set(Timer::KeepAlive, idle_until);
+            }
+            self.stalled_since = Some(cx.now);
+        }
+        // The user timeout overrides the count, as in Linux.
+        let over = match self.options.user_timeout {
+            Some(limit) if !limit.is_zero() => self.probes > 0 && self.user_timeout_over(cx),
+            _ => self.probes >= keepalive.count,
+        };
+        if over {
+            let error = self.soft_error.unwrap_or(super::ConnError::TimedOut);
+            self.send_reset(cx);
+            return self.fail(cx, error);
+        }
+        self.probes += 1;
+        self.probe_due = true;
+        self.timers
+            .set(Timer::KeepAlive, cx.now + keepalive.interval);
+    }
+
+    /// A segment that the peer has already, which it answers with an ACK.
+    fn poll_probe(&mut self, now: Instant) -> Option<Plan> {
+        std::mem::take(&mut self.probe_due).then(|| {
+            let seq = self.snd.una - 1;
+            Plan::bare(self.finish(now, seq, TcpFlags::ACK))
+        })
+    }
+
+    fn poll_ack(&mut self, now: Instant) -> Option<Plan> {
+        (self.rcv.ack.now > 0).then(|| {
+            let seq = self.snd.nxt;
+            Plan::bare(self.finish(now, seq, TcpFlags::ACK))
+        })
+    }
+
+    /// RST without ending the connection: the caller does.
+    pub(super) fn send_reset(&self, cx: &mut Context<'_>) {
+        let mut rst = self.header(cx.now, self.snd.nxt, TcpFlags::RST);
+        rst.window = 0;
+        cx.raw.push_back(rst);
+    }
+}

@@ -1,0 +1,447 @@
+//! The engine against itself: handshakes, data, loss, closing.
+
+use std::time::Duration;
+
+use flextcp_nic::wire::TcpFlags;
+
+use super::sim::{Impairment, Rng, Sim};
+use super::*;
+use crate::offload::OffloadPolicy;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn pattern(from: u64, len: usize) -> Vec<u8> {
+    (from..from + len as u64)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
+}
+
+#[test]
+fn handshake_negotiates_and_announces() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    assert_eq!(sim.state(0, client), State::Established);
+    assert_eq!(sim.state(1, server), State::Established);
+    assert_eq!(sim.hosts[0].events.len(), 1);
+    let info = sim.hosts[0].engine.info(sim.now, client).unwrap();
+    assert!(info.timestamps && info.sack && info.rcv_wscale == 7);
+    assert_eq!(
+        (info.snd_mss, info.advmss, info.snd_cwnd),
+        (1448, 1460, 14_480)
+    );
+    let flags: Vec<_> = sim
+        .log
+        .iter()
+        .map(|(_, segment, _)| segment.flags)
+        .collect();
+    assert_eq!(
+        flags,
+        [TcpFlags::SYN, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::ACK]
+    );
+}
+
+#[test]
+fn syn_ack_carries_only_what_was_offered() {
+    let mut sim = Sim::plain();
+    sim.hosts[0].engine.config.timestamps = false;
+    sim.hosts[0].engine.config.window_scaling = false;
+    let _ = sim.pair();
+    let answer = sim.sent(1, TcpFlags::SYN)[0];
+    assert!(answer.options.timestamps.is_none() && answer.options.window_scale.is_none());
+    assert!(answer.options.sack_permitted);
+}
+
+#[test]
+fn data_flows_both_ways() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    assert_eq!(sim.write(0, client, b"ping"), 4);
+    sim.settle();
+    assert_eq!(sim.read(1, server, 100), b"ping");
+    sim.write(1, server, b"pong");
+    sim.settle();
+    assert_eq!(sim.read(0, client, 100), b"pong");
+}
+
+#[test]
+fn normal_close_passes_through_time_wait() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.write(0, client, b"last words");
+    sim.close(0, client);
+    sim.settle();
+    assert_eq!(sim.state(0, client), State::FinWait2);
+    assert_eq!(sim.hosts[1].peer_closed, [server]);
+    assert_eq!(sim.read(1, server, 100), b"last words");
+    sim.close(1, server);
+    sim.settle();
+    assert_eq!(sim.hosts[0].closed, [client]);
+    assert_eq!(sim.hosts[1].closed, [server]);
+    assert_eq!(sim.hosts[0].engine.time_wait.len(), 1);
+    assert!(sim.sent(0, TcpFlags::RST).is_empty() && sim.sent(1, TcpFlags::RST).is_empty());
+    sim.run(61 * SECOND);
+    assert_eq!(sim.hosts[0].engine.time_wait.len(), 0);
+    assert!(sim.hosts[0].engine.tuples.is_empty());
+}
+
+#[test]
+fn half_close_lets_the_other_direction_go_on() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.shutdown(0, client);
+    sim.settle();
+    assert_eq!(
+        (sim.state(0, client), sim.state(1, server)),
+        (State::FinWait2, State::CloseWait)
+    );
+    sim.write(1, server, &pattern(0, 5000));
+    sim.settle();
+    assert_eq!(sim.read(0, client, 9000), pattern(0, 5000));
+    sim.shutdown(1, server);
+    sim.settle();
+    assert_eq!(sim.hosts[0].closed, [client]);
+    assert_eq!(sim.hosts[1].closed, [server]);
+}
+
+#[test]
+fn simultaneous_close_ends_on_both_sides() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.hosts[0].engine.close(sim.now, client);
+    sim.hosts[1].engine.close(sim.now, server);
+    sim.drive_all();
+    assert_eq!(sim.state(0, client), State::FinWait1);
+    sim.settle();
+    for host in &sim.hosts {
+        assert_eq!((host.closed.len(), host.engine.time_wait.len()), (1, 1));
+    }
+}
+
+#[test]
+fn simultaneous_open_connects() {
+    let mut sim = Sim::plain();
+    let tuple = Sim::tuple(40_000, false);
+    let options = SocketOptions::default();
+    let now = sim.now;
+    let (a, app) = sim.hosts[0]
+        .engine
+        .connect(now, tuple, sim::LINK, options.clone())
+        .unwrap();
+    sim.hosts[0].apps.insert(a, app);
+    let (b, app) = sim.hosts[1]
+        .engine
+        .connect(now, tuple.reversed(), sim::LINK, options)
+        .unwrap();
+    sim.hosts[1].apps.insert(b, app);
+    sim.settle();
+    assert_eq!(
+        (sim.state(0, a), sim.state(1, b)),
+        (State::Established, State::Established)
+    );
+    sim.write(0, a, b"x");
+    sim.settle();
+    assert_eq!(sim.read(1, b, 9), b"x");
+}
+
+#[test]
+fn nobody_listens_means_refused() {
+    let mut sim = Sim::plain();
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::Refused)]);
+    assert_eq!(sim.hosts[0].closed, [client]);
+}
+
+#[test]
+fn nobody_answers_means_timed_out() {
+    let mut sim = Sim::plain();
+    sim.cut[1] = true;
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.run(126 * SECOND);
+    assert_eq!(sim.sent(0, TcpFlags::SYN).len(), 7);
+    assert!(sim.hosts[0].failed.is_empty());
+    sim.run(2 * SECOND);
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::TimedOut)]);
+}
+
+#[test]
+fn close_with_unread_bytes_resets() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.write(0, client, b"unread");
+    sim.settle();
+    sim.close(1, server);
+    sim.settle();
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::Reset)]);
+}
+
+#[test]
+fn data_after_close_is_answered_with_reset() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.close(1, server);
+    sim.settle();
+    sim.write(0, client, b"too late");
+    sim.settle();
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::BrokenPipe)]);
+    assert_eq!(sim.hosts[1].closed, [server]);
+}
+
+#[test]
+fn orphan_does_not_stay_in_fin_wait_2() {
+    let mut sim = Sim::plain();
+    let (client, _server) = sim.pair();
+    sim.close(0, client);
+    sim.run(59 * SECOND);
+    assert_eq!(sim.state(0, client), State::FinWait2);
+    sim.run(3 * SECOND);
+    assert_eq!(sim.hosts[0].closed, [client]);
+}
+
+#[test]
+fn full_accept_queue_ignores_the_last_ack() {
+    let mut sim = Sim::plain();
+    let listener = sim.listen(1, SocketOptions::default());
+    // The application takes none: put back what the host's event loop counted as taken.
+    for port in 0..2 {
+        sim.connect(41_000 + port, SocketOptions::default());
+        sim.settle();
+        let conn = sim.hosts[1].accepted[usize::from(port)];
+        sim.hosts[1]
+            .engine
+            .listeners
+            .get_mut(listener)
+            .unwrap()
+            .accept_queue
+            .push_back(conn);
+    }
+    let late = sim.connect(41_900, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, late), State::SynSent);
+    sim.hosts[1].engine.accepted(listener);
+    sim.run(2 * SECOND);
+    assert_eq!(sim.state(0, late), State::Established);
+}
+
+#[test]
+fn closing_a_listener_resets_what_was_not_accepted() {
+    let mut sim = Sim::plain();
+    let listener = sim.listen(8, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted[0];
+    sim.hosts[1]
+        .engine
+        .listeners
+        .get_mut(listener)
+        .unwrap()
+        .accept_queue
+        .push_back(server);
+    sim.hosts[1].engine.close_listener(sim.now, listener);
+    sim.settle();
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::Reset)]);
+}
+
+#[test]
+fn zero_window_is_probed_until_it_opens() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let data = pattern(0, 400_000);
+    let mut written = sim.write(0, client, &data);
+    sim.run(5 * SECOND);
+    assert!(sim.hosts[0].engine.info(sim.now, client).unwrap().probes <= 1);
+    sim.cut[0] = true;
+    let mut got = sim.read(1, server, 1 << 20);
+    sim.settle();
+    // The window update was lost: only a probe finds out.
+    sim.cut[0] = false;
+    let done = sim.run_until(300 * SECOND, |sim| {
+        written += sim.write(0, client, &data[written..]);
+        got.extend(sim.read(1, server, 1 << 20));
+        got.len() == data.len()
+    });
+    assert!(done, "{} of {}", got.len(), data.len());
+    assert!(got == data);
+}
+
+#[test]
+fn dead_peer_times_out() {
+    let mut sim = Sim::plain();
+    let (client, _server) = sim.pair();
+    sim.cut = [true, true];
+    sim.write(0, client, b"anybody?");
+    sim.run(1200 * SECOND);
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::TimedOut)]);
+    assert!(sim.hosts[0].engine.poll_timeout().is_none());
+}
+
+#[test]
+fn user_timeout_and_keepalive_end_a_dead_connection() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let now = sim.now;
+    let timeout = SocketOption::UserTimeout(Some(5 * SECOND));
+    sim.hosts[0].engine.set_option(now, client, timeout);
+    let keepalive = crate::options::KeepAlive {
+        time: 10 * SECOND,
+        interval: SECOND,
+        count: 3,
+    };
+    sim.hosts[1]
+        .engine
+        .set_option(now, server, SocketOption::KeepAlive(Some(keepalive)));
+    sim.run(100 * SECOND);
+    assert_eq!(sim.state(1, server), State::Established);
+    sim.cut = [true, true];
+    sim.write(0, client, b"x");
+    sim.run(20 * SECOND);
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::TimedOut)]);
+    assert_eq!(sim.hosts[1].failed, [(server, ConnError::TimedOut)]);
+}
+
+#[test]
+fn blind_reset_is_challenged() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let mut rst = *sim
+        .log
+        .iter()
+        .rev()
+        .find(|(by, ..)| *by == 0)
+        .map(|(_, s, _)| s)
+        .unwrap();
+    rst.flags = TcpFlags::RST;
+    rst.seq += 100;
+    sim.log.clear();
+    sim.inject(1, &rst, &[]);
+    assert_eq!(sim.state(1, server), State::Established);
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 1);
+    sim.inject(1, &rst, &[]);
+    assert_eq!(
+        sim.sent(1, TcpFlags::ACK).len(),
+        1,
+        "challenges are rate-limited"
+    );
+    rst.seq = rst.seq - 100;
+    sim.inject(1, &rst, &[]);
+    assert_eq!(sim.hosts[1].failed, [(server, ConnError::Reset)]);
+    let _ = client;
+}
+
+#[test]
+fn time_wait_gives_way_to_a_newer_syn() {
+    let mut sim = Sim::plain();
+    sim.listen(16, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.close(1, server);
+    sim.settle();
+    sim.close(0, client);
+    sim.settle();
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
+    sim.run(2 * SECOND);
+    let again = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, again), State::Established);
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 0);
+}
+
+/// Moves `len` bytes each way under impairment and closes; everything must arrive, in order.
+fn transfer(seed: u64, offload: OffloadPolicy, sack: bool, len: usize) {
+    let config = EngineConfig {
+        offload,
+        sack,
+        ..EngineConfig::default()
+    };
+    let mut sim = Sim::new(config, seed);
+    sim.keep_log = false;
+    let mut rng = Rng(!seed);
+    sim.impairment = Impairment {
+        loss: rng.below(60),
+        reorder: rng.below(60),
+        duplicate: rng.below(30),
+    };
+    sim.delay = Duration::from_micros(20 + rng.below(20_000));
+    sim.hosts[1].engine.config.timestamps = rng.chance(700);
+    let v6 = rng.chance(500);
+    let local = SocketAddr::new(sim::address(1, v6), 80);
+    let mss = SocketOptions {
+        nodelay: rng.chance(500),
+        maxseg: rng.chance(300).then_some(200 + rng.below(1300) as u16),
+        ..SocketOptions::default()
+    };
+    sim.hosts[1]
+        .engine
+        .listen(local, 8, 1500, mss.clone())
+        .unwrap();
+    let now = sim.now;
+    let (client, app) = sim.hosts[0]
+        .engine
+        .connect(now, Sim::tuple(40_000, v6), sim::LINK, mss)
+        .unwrap();
+    sim.hosts[0].apps.insert(client, app);
+    let mut ids = [Some(client), None];
+    let mut sent = [0usize; 2];
+    let mut got = [0usize; 2];
+    let mut shut = [false; 2];
+    let mut app = |sim: &mut Sim| {
+        if ids[1].is_none() {
+            ids[1] = sim.hosts[1].accepted.pop_front();
+        }
+        for host in 0..2 {
+            let Some(id) = ids[host] else { continue };
+            if sent[host] < len {
+                let n = (1 + rng.below(20_000) as usize).min(len - sent[host]);
+                sent[host] += sim.write(host, id, &pattern(sent[host] as u64, n));
+            } else if !shut[host] && sim.state(host, id) != State::SynSent {
+                shut[host] = true;
+                sim.hosts[host].engine.shutdown_write(sim.now, id);
+            }
+            if rng.chance(700) {
+                let bytes = sim.read(host, id, 1 + rng.below(30_000) as usize);
+                assert!(
+                    bytes == pattern(got[host] as u64, bytes.len()),
+                    "seed {seed}: wrong bytes"
+                );
+                got[host] += bytes.len();
+            }
+        }
+        got == [len, len] && sim.hosts.iter().all(|host| !host.closed.is_empty())
+    };
+    // The application also looks when nothing else happens.
+    let done = (0..36_000).any(|_| sim.run_until(SECOND / 10, &mut app));
+    assert!(
+        done,
+        "seed {seed}: sent {sent:?} got {got:?} of {len}, failed {:?} {:?}\n{:?}\n{:?}",
+        sim.hosts[0].failed,
+        sim.hosts[1].failed,
+        ids[0].and_then(|id| sim.hosts[0].engine.info(sim.now, id)),
+        ids[1].and_then(|id| sim.hosts[1].engine.info(sim.now, id)),
+    );
+    assert!(
+        sim.hosts.iter().all(|host| host.failed.is_empty()),
+        "seed {seed}"
+    );
+}
+
+#[test]
+fn lossy_wire_loses_no_byte() {
+    for seed in 0..300 {
+        transfer(seed, OffloadPolicy::Never, true, 60_000);
+    }
+}
+
+#[test]
+fn lossy_wire_without_sack_loses_no_byte() {
+    for seed in 1000..1150 {
+        transfer(seed, OffloadPolicy::Never, false, 60_000);
+    }
+}
+
+#[test]
+fn owner_may_change_at_any_time() {
+    for seed in 2000..2150 {
+        transfer(seed, OffloadPolicy::Random(seed), true, 60_000);
+    }
+}
