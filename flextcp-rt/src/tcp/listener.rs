@@ -161,7 +161,8 @@ impl Listeners {
         let key = (listener.local.ip(), listener.local.port());
         let sharing = self.by_address.entry(key).or_default();
         let shareable = |id: &ListenerId| self.slab[id.0 as usize].options.reuse_port;
-        if !sharing.is_empty() && !(listener.options.reuse_port && sharing.iter().all(shareable)) {
+        let shared = listener.options.reuse_port && sharing.iter().all(shareable);
+        if !(sharing.is_empty() || shared) {
             return Err(CommandError::InUse);
         }
         let id = ListenerId(self.slab.insert(listener) as u32);

@@ -69,11 +69,11 @@ impl Conn {
         let len = data_end.since(start);
         let mut flags = TcpFlags::ACK;
         if end.after(self.snd.end) {
-            flags = flags | TcpFlags::FIN;
+            flags |= TcpFlags::FIN;
         }
         // PSH on the last segment of what the application wrote, as Linux.
         if len > 0 && data_end == self.snd.end {
-            flags = flags | TcpFlags::PSH;
+            flags |= TcpFlags::PSH;
         }
         self.snd.last_sent = now;
         let offset = start.since(self.snd.una.latest(self.snd.iss + 1));
