@@ -1,6 +1,6 @@
 //! The `http` example under third-party clients, over `lo` and veth, IPv4 and IPv6, with TLS and without.
 //!
-//! `FLEXTCP_TEST_FULL=1` runs the lengths of the acceptance: 10 s of wrk, 100,000 requests of ab, 1 GiB each way.
+//! `FLEXTCP_FULL=1` runs the lengths of the acceptance: 10 s of wrk, 100,000 requests of ab, 1 GiB each way.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn full() -> bool {
-    std::env::var_os("FLEXTCP_TEST_FULL").is_some_and(|value| value == "1")
+    std::env::var_os("FLEXTCP_FULL").is_some_and(|value| value == "1")
 }
 
 fn scaled<'a>(short: &'a str, full_length: &'a str) -> &'a str {

@@ -60,7 +60,7 @@ fn exchange(test: &str, offload: &str, family: Family, impaired: bool) {
     let _serial = serial();
     let seed = seed();
     println!("{test}: FLEXTCP_TEST_SEED={seed}");
-    let full = std::env::var_os("FLEXTCP_TEST_FULL").is_some_and(|value| value == "1");
+    let full = std::env::var_os("FLEXTCP_FULL").is_some_and(|value| value == "1");
     let bytes = if full { 64 << 20 } else { 8 << 20 }.to_string();
     // Ours once as the server and once as the client.
     for (client_stack, server_stack) in [
