@@ -1,6 +1,6 @@
 //! `FlowState`: the few words of a connection that are handed to the NIC, and who a flow is.
 
-mod fields;
+pub(crate) mod fields;
 
 use core::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -6,7 +6,7 @@ use super::{FlowState, FlowTuple, flags};
 use crate::seq::{Mss, SeqNum, WindowScale};
 use crate::wire::MacAddr;
 
-fn ip_words(address: IpAddr) -> [u32; 4] {
+pub(crate) fn ip_words(address: IpAddr) -> [u32; 4] {
     match address {
         IpAddr::V4(v4) => [u32::from(v4), 0, 0, 0],
         IpAddr::V6(v6) => {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use siphasher::sip::SipHasher13;
 
+use crate::flow::fields::ip_words;
 use crate::flow::{FlowId, FlowState, FlowTuple, flags};
 
 /// A flow's identity in the words of [`FlowState`]: compared word by word, hashed as bytes.
@@ -17,21 +18,27 @@ pub struct FlowKey {
 impl FlowKey {
     /// The key of a tuple.
     pub fn new(tuple: &FlowTuple) -> Self {
-        let mut state = FlowState::default();
-        state.set_tuple(tuple);
-        Self::of(&state)
+        let ports = u32::from(tuple.local.1) << 16 | u32::from(tuple.remote.1);
+        let (local, remote) = (ip_words(tuple.local.0), ip_words(tuple.remote.0));
+        Self::from_words(local, remote, ports, tuple.local.0.is_ipv6())
     }
 
     /// The key of a flow.
     pub fn of(state: &FlowState) -> Self {
+        Self::from_words(
+            state.local_ip,
+            state.remote_ip,
+            state.ports,
+            state.has(flags::IPV6),
+        )
+    }
+
+    fn from_words(local: [u32; 4], remote: [u32; 4], ports: u32, ipv6: bool) -> Self {
         let mut words = [0; 9];
-        words[..4].copy_from_slice(&state.local_ip);
-        words[4..8].copy_from_slice(&state.remote_ip);
-        words[8] = state.ports;
-        Self {
-            words,
-            ipv6: state.has(flags::IPV6),
-        }
+        words[..4].copy_from_slice(&local);
+        words[4..8].copy_from_slice(&remote);
+        words[8] = ports;
+        Self { words, ipv6 }
     }
 
     fn hash(&self, secret: (u64, u64)) -> u32 {
@@ -326,6 +333,20 @@ mod tests {
             }),
             None
         );
+    }
+
+    #[test]
+    fn a_tuple_and_its_state_have_one_key() {
+        for (local, remote) in [
+            ("10.0.0.1:80", "10.0.0.2:1"),
+            ("[fd00::1]:80", "[fe80::2]:1"),
+        ] {
+            let tuple = FlowTuple::new(local.parse().unwrap(), remote.parse().unwrap());
+            let mut state = FlowState::default();
+            state.set_tuple(&tuple);
+            assert_eq!(FlowKey::new(&tuple), FlowKey::of(&state));
+            assert_ne!(FlowKey::new(&tuple), FlowKey::new(&tuple.reversed()));
+        }
     }
 
     #[test]
