@@ -34,8 +34,12 @@ impl LoopbackSettings {
                 continue;
             }
             fs::write(path, "1").map_err(explain)?;
-            tracing::info!("set {name}=1 for IPv4 over lo; it is put back at the end");
             settings.changed.push((path, before));
+        }
+        if !settings.changed.is_empty() {
+            tracing::info!(
+                "set net.ipv4.conf.lo.route_localnet=1 and accept_local=1 for IPv4; put back at the end"
+            );
         }
         Ok(settings)
     }
