@@ -91,7 +91,7 @@ impl From<Token> for ConnId {
 
 /// A listener of one engine.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ListenerId(u32);
+pub struct ListenerId(pub(crate) u32);
 
 /// The way to a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
