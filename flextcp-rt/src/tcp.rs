@@ -653,7 +653,7 @@ impl Engine {
     pub fn installed(&mut self, now: Instant, conn: ConnId, flow: FlowId) {
         self.with_conn(now, conn, |conn, cx| {
             conn.offered = false;
-            conn.on_installed(cx.now, flow);
+            conn.on_installed(cx, flow);
         });
     }
 

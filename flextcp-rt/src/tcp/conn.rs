@@ -129,6 +129,8 @@ pub(super) struct Wanted {
     pub(super) claim: bool,
     /// The claim is because nothing was acknowledged for an RTO.
     pub(super) timed_out: bool,
+    /// The buffers are to be given back.
+    pub(super) release: bool,
     /// Ask the NIC for the flow's progress.
     pub(super) progress: bool,
 }
@@ -180,6 +182,8 @@ pub(super) struct Conn {
     pub(super) listener: Option<ListenerId>,
     pub(super) soft_error: Option<ConnError>,
     pub(super) wanted: Wanted,
+    /// The buffers had memory when they were handed over.
+    pub(super) attached: bool,
     /// SND.NXT of the flow at the last look.
     pub(super) watched_nxt: SeqNum,
     pub(super) hysteresis: Hysteresis,

@@ -73,13 +73,18 @@ impl Conn {
         self.take_written();
         let state = self.flow_state();
         let buffers = self.buffers.take()?;
+        self.attached = buffers.recv.capacity() > 0 || buffers.send.capacity() > 0;
         self.owner = Owner::Offered;
         Some((state, buffers))
     }
 
     /// The NIC has it now.
-    pub(super) fn on_installed(&mut self, now: Instant, flow: FlowId) {
+    pub(super) fn on_installed(&mut self, cx: &Context<'_>, flow: FlowId) {
+        let now = cx.now;
         self.owner = Owner::Nic(flow);
+        if self.attached {
+            self.timers.start(Timer::Idle, now + cx.config.buffer_idle);
+        }
         for timer in [
             Timer::Retransmit,
             Timer::Reorder,
@@ -229,6 +234,9 @@ impl Conn {
             self.grow(cx);
         }
         self.on_read(cx);
+        if wanted.release {
+            self.release_buffers();
+        }
         if wanted.abort {
             return self.abort(cx);
         }
@@ -272,6 +280,30 @@ impl Conn {
         }
     }
 
+    /// A connection that was quiet for a while gives its empty buffers back: an idle one owns none.
+    pub(super) fn on_idle(&mut self, cx: &Context<'_>) {
+        let idle_until = self.rcv.last_heard + cx.config.buffer_idle;
+        if idle_until > cx.now {
+            self.timers.set(Timer::Idle, idle_until);
+        } else if matches!(self.owner, Owner::Nic(_)) {
+            self.wanted.release = true;
+            self.wanted.claim = true;
+        } else {
+            self.release_buffers();
+        }
+    }
+
+    fn release_buffers(&mut self) {
+        if let Some(buffers) = &mut self.buffers
+            && self.rcv.reassembly.is_empty()
+        {
+            buffers.recv.release_if_empty();
+            if buffers.send.is_empty() {
+                buffers.send.release_if_empty();
+            }
+        }
+    }
+
     /// Time to look at a flow's progress; the engine queues the request.
     pub(super) fn on_watch(&mut self, _cx: &Context<'_>) {
         self.wanted.progress = matches!(self.owner, Owner::Nic(_));
@@ -279,6 +311,9 @@ impl Conn {
 
     /// How the flow is doing: nothing acknowledged for an RTO, or data that does not get out, is ours.
     pub(super) fn on_progress(&mut self, cx: &Context<'_>, progress: &FlowProgress) {
+        if !matches!(self.owner, Owner::Nic(_)) {
+            return;
+        }
         let state = &progress.state;
         let rto = self.rtt.rto();
         if state.snd_una == state.snd_end {

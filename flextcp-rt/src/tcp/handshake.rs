@@ -201,6 +201,7 @@ impl Conn {
             listener: None,
             soft_error: None,
             wanted: Wanted::default(),
+            attached: false,
             watched_nxt: iss,
             hysteresis: Hysteresis::default(),
             counters: ConnCounters::default(),

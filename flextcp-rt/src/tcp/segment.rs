@@ -191,6 +191,7 @@ impl Conn {
         while let Some(timer) = self.timers.take_due(cx.now) {
             match timer {
                 Timer::Watch => self.on_watch(cx),
+                Timer::Idle => self.on_idle(cx),
                 // These two mean something to the engine only while it owns the connection.
                 Timer::KeepAlive if !self.on_host() => self.on_idle_on_nic(cx),
                 _ if !self.on_host() => {}

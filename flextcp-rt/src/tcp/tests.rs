@@ -445,3 +445,104 @@ fn owner_may_change_at_any_time() {
         transfer(seed, OffloadPolicy::Random(seed), true, 60_000);
     }
 }
+
+/// Segments that no peer would send, at connections in any state: nothing panics, memory stays bounded, and
+/// what the numbers protect survives.
+#[test]
+fn random_segments_harm_nothing() {
+    for seed in 0..400 {
+        let mut rng = Rng(seed);
+        let mut sim = Sim::plain();
+        sim.rng = Rng(seed ^ 1);
+        sim.impairment = Impairment {
+            loss: 100,
+            reorder: 100,
+            duplicate: 50,
+        };
+        sim.listen(4, SocketOptions::default());
+        let client = sim.connect(40_000, SocketOptions::default());
+        for _ in 0..120 {
+            match rng.below(12) {
+                0 => {
+                    sim.write(0, client, &pattern(0, rng.below(9000) as usize));
+                }
+                1 => {
+                    sim.read(0, client, 5000);
+                }
+                2 if rng.chance(50) => sim.close(0, client),
+                3 => {
+                    if let Some(&server) = sim.hosts[1].accepted.front() {
+                        sim.write(1, server, &pattern(0, rng.below(9000) as usize));
+                    }
+                }
+                4 if rng.chance(50) => {
+                    if let Some(&server) = sim.hosts[1].accepted.front() {
+                        sim.shutdown(1, server);
+                    }
+                }
+                5..=7 => {
+                    let limit = sim.now + SECOND;
+                    sim.step(limit);
+                }
+                _ => {
+                    // A true segment, twisted: numbers near the edges, any flags, any options.
+                    let Some((by, mut segment, _)) = sim
+                        .log
+                        .get(rng.below(sim.log.len() as u64) as usize)
+                        .copied()
+                    else {
+                        continue;
+                    };
+                    let near = |rng: &mut Rng| match rng.below(4) {
+                        0 => 0,
+                        1 => rng.below(3) as u32,
+                        2 => rng.below(100_000) as u32,
+                        _ => rng.next() as u32,
+                    };
+                    segment.seq = segment.seq + near(&mut rng) - near(&mut rng);
+                    segment.ack = segment.ack + near(&mut rng) - near(&mut rng);
+                    if rng.chance(700) {
+                        segment.flags = TcpFlags::from_bits(rng.next() as u8);
+                    }
+                    segment.window = rng.next() as u16;
+                    if rng.chance(500) {
+                        let left = segment.ack + near(&mut rng);
+                        segment.options.sack.push(left, left + near(&mut rng));
+                    }
+                    let payload = pattern(9, rng.below(1400) as usize);
+                    sim.inject(1 - by, &segment, &payload);
+                }
+            }
+        }
+        sim.run(200 * SECOND);
+        for host in &sim.hosts {
+            assert!(
+                host.engine.raw.len() < 5000 && host.engine.dirty.len() < 5000,
+                "seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn idle_connection_on_the_nic_owns_no_buffer() {
+    let mut sim = Sim::new(EngineConfig::default(), 1);
+    let (client, server) = sim.pair();
+    sim.write(0, client, b"once");
+    sim.settle();
+    assert_eq!(sim.read(1, server, 9), b"once");
+    assert!(sim.hosts[1].engine.pool.used() > 0);
+    sim.run(30 * SECOND);
+    for host in &sim.hosts {
+        assert_eq!(host.engine.pool.used(), 0);
+        assert!(host.installs > 1);
+        assert!(
+            host.engine.poll_timeout().is_none(),
+            "an idle connection costs nothing"
+        );
+    }
+    assert!(sim.hosts[1].engine.info(sim.now, server).unwrap().offloaded);
+    sim.write(0, client, b"again");
+    sim.settle();
+    assert_eq!(sim.read(1, server, 9), b"again");
+}

@@ -24,9 +24,11 @@ pub(super) enum Timer {
     FinWait2,
     /// Look at the progress of a flow on the NIC.
     Watch,
+    /// Give the empty buffers of a quiet connection back.
+    Idle,
 }
 
-const TIMERS: [Timer; 7] = [
+const TIMERS: [Timer; 8] = [
     Timer::Retransmit,
     Timer::Persist,
     Timer::Reorder,
@@ -34,6 +36,7 @@ const TIMERS: [Timer; 7] = [
     Timer::KeepAlive,
     Timer::FinWait2,
     Timer::Watch,
+    Timer::Idle,
 ];
 
 /// One connection's deadlines.
