@@ -9,6 +9,7 @@ pub mod args;
 pub mod echo;
 
 pub mod listener;
+pub mod memcache;
 pub mod pattern;
 pub mod program;
 pub mod scratch;

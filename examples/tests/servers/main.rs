@@ -5,3 +5,4 @@ mod echo;
 mod harness;
 mod http;
 mod http_client;
+mod memcached;
