@@ -546,3 +546,38 @@ fn idle_connection_on_the_nic_owns_no_buffer() {
     sim.settle();
     assert_eq!(sim.read(1, server, 9), b"again");
 }
+
+/// One per cent of loss and reordering must not bring a transfer to its knees: recovery, not timeouts.
+#[test]
+fn loss_is_repaired_without_timeouts() {
+    let mut sim = Sim::plain();
+    sim.keep_log = false;
+    let (client, server) = sim.pair();
+    sim.impairment = Impairment {
+        loss: 10,
+        reorder: 10,
+        duplicate: 5,
+    };
+    let len = 8 << 20;
+    let data = pattern(0, len);
+    let (mut sent, mut got) = (0, 0);
+    let start = sim.now;
+    let done = sim.run_until(60 * SECOND, |sim| {
+        sent += sim.write(0, client, &data[sent..(sent + 65_536).min(len)]);
+        let bytes = sim.read(1, server, 1 << 20);
+        assert!(bytes == data[got..got + bytes.len()]);
+        got += bytes.len();
+        got == len
+    });
+    let info = sim.hosts[0].engine.info(sim.now, client).unwrap();
+    assert!(done, "{got} of {len} in a minute: {info:?}");
+    let seconds = sim.now.saturating_since(start).as_secs_f64();
+    println!(
+        "{:.1} MB/s, {} retransmissions",
+        len as f64 / seconds / 1e6,
+        info.total_retrans
+    );
+    // 5,800 segments, 58 lost: many more retransmissions than losses would be spurious.
+    assert!(info.total_retrans < 400, "{info:?}");
+    assert!(seconds < 15.0, "{seconds} s: {info:?}");
+}
