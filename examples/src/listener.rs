@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use flextcp_net as net;
+use flextcp_net::{self as net, TcpStreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Which sockets a server runs on.
@@ -218,7 +218,7 @@ impl Stream {
     #[must_use]
     pub fn is_offloaded(&self) -> bool {
         match &self.inner {
-            Inner::FlexTcp(stream) => crate::stats::is_offloaded(stream),
+            Inner::FlexTcp(stream) => stream.is_offloaded(),
             Inner::Kernel(_) => false,
         }
     }

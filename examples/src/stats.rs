@@ -2,6 +2,8 @@
 //!
 //! The only place that knows where they come from.
 
+use flextcp_rt::Host;
+use flextcp_rt::metrics::Stats;
 use serde_json::Value;
 
 use crate::listener::Transport;
@@ -9,19 +11,21 @@ use crate::stop::Stop;
 
 /// The process's counters as JSON: `nic.kind`, `fast_path.bytes_in`, `connections.offloaded` ...
 ///
-/// With `--kernel` the sockets are tokio's own, which nobody counts below this program:
-/// `connections.kernel` is then the number of connections that `stop` knows of.
+/// Nobody below this program counts the kernel sockets: `connections.kernel` is what `stop` knows.
 #[must_use]
 pub fn snapshot(transport: Transport, stop: &Stop) -> Value {
-    let mut stats = process();
-    if transport == Transport::Kernel {
-        stats["connections"]["kernel"] = stop.open().into();
-    }
+    let stats = process(transport);
+    let mut stats = serde_json::to_value(stats).unwrap_or_default();
+    stats["connections"]["kernel"] = stop.open_on_kernel().into();
     stats
 }
 
-fn process() -> Value {
-    serde_json::to_value(flextcp_rt::metrics::Stats::default()).unwrap_or_default()
+fn process(transport: Transport) -> Stats {
+    match transport {
+        // Asking for the process's FlexTCP would start it.
+        Transport::Kernel => Stats::new(),
+        Transport::FlexTcp => Host::current().map_or_else(|_| Stats::new(), |host| host.stats()),
+    }
 }
 
 /// `value` as lines of dotted names and plain values, without empty collections.
@@ -53,19 +57,21 @@ fn flatten_into(name: String, value: &Value, lines: &mut Vec<(String, String)>) 
     }
 }
 
-/// True if the NIC carries `stream` right now.
-#[must_use]
-pub fn is_offloaded(_stream: &flextcp_net::TcpStream) -> bool {
-    false
-}
-
 /// What carries the connections, for people.
 #[must_use]
 pub fn describe(transport: Transport) -> String {
-    match transport {
-        Transport::FlexTcp => "FlexTCP".to_owned(),
-        Transport::Kernel => "kernel sockets".to_owned(),
+    if transport == Transport::Kernel {
+        return "kernel sockets".to_owned();
     }
+    let nic = process(transport).nic;
+    if nic.queues == 0 {
+        return "FlexTCP (no NIC: kernel sockets)".to_owned();
+    }
+    format!(
+        "FlexTCP ({} NIC on {})",
+        nic.kind,
+        nic.interfaces.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn has_the_documented_keys() {
         let stop = Stop::new();
-        let _open = stop.connection();
+        let _open = stop.connection(true);
         let stats = snapshot(Transport::Kernel, &stop);
         assert!(stats["nic"]["kind"].is_string());
         for path in ["fast_path", "slow_path"] {

@@ -18,6 +18,7 @@ struct Shared {
     stopping: AtomicBool,
     stop: Arc<Notify>,
     open: AtomicUsize,
+    on_kernel: AtomicUsize,
     all_closed: Notify,
 }
 
@@ -50,11 +51,23 @@ impl Stop {
         }
     }
 
-    /// Counts a connection as open until the guard is dropped.
+    /// Counts a connection as open until the guard is dropped; `on_kernel` if it is a kernel socket.
     #[must_use]
-    pub fn connection(&self) -> OpenConnection {
+    pub fn connection(&self, on_kernel: bool) -> OpenConnection {
         self.0.open.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(self.clone())
+        self.0
+            .on_kernel
+            .fetch_add(usize::from(on_kernel), Ordering::Relaxed);
+        OpenConnection {
+            stop: self.clone(),
+            on_kernel,
+        }
+    }
+
+    /// How many kernel sockets are among the open connections.
+    #[must_use]
+    pub fn open_on_kernel(&self) -> usize {
+        self.0.on_kernel.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -87,12 +100,19 @@ impl Stop {
 
 /// An open connection, for [`Stop::open`] and [`Stop::all_closed`].
 #[derive(Debug)]
-pub struct OpenConnection(Stop);
+pub struct OpenConnection {
+    stop: Stop,
+    on_kernel: bool,
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        if self.0.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.0.all_closed.notify_waiters();
+        let shared = &self.stop.0;
+        shared
+            .on_kernel
+            .fetch_sub(usize::from(self.on_kernel), Ordering::Relaxed);
+        if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.all_closed.notify_waiters();
         }
     }
 }
@@ -153,9 +173,9 @@ mod tests {
     async fn waits_for_the_last_connection() {
         let stop = Stop::new();
         stop.all_closed().await;
-        let first = stop.connection();
-        let second = stop.connection();
-        assert_eq!(stop.open(), 2);
+        let first = stop.connection(true);
+        let second = stop.connection(false);
+        assert_eq!((stop.open(), stop.open_on_kernel()), (2, 1));
         let waiting = tokio::spawn({
             let stop = stop.clone();
             async move { stop.all_closed().await }
