@@ -12,6 +12,8 @@ mod connect;
 mod exit;
 mod interfaces;
 mod listen;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -427,6 +427,8 @@ impl Core {
     pub(crate) fn unlisten(&self, id: ListenerId) {
         let mut inner = self.lock();
         let now = self.now();
+        // What was accepted just now is not to be reset.
+        self.take_requests(&mut inner, now);
         inner.engine.close_listener(now, id);
         if let Some(entry) = inner.listeners.remove(&id) {
             for address in addresses(entry.local, &entry.options) {

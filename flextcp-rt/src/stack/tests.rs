@@ -1,0 +1,111 @@
+//! The stack end to end, over the hairpin.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Socket, Type};
+
+use super::{Connection, Host, Listener};
+use crate::config::{Config, NicChoice};
+use crate::options::SocketOptions;
+use crate::socket::Stream;
+
+/// A host without interfaces: what it accelerates stays in the process.
+fn host() -> Arc<Host> {
+    let mut config = Config::default();
+    config.nic = NicChoice::Soft;
+    config.interfaces = crate::config::Interfaces::List(Vec::new());
+    Host::start(config)
+}
+
+fn listen(host: &Arc<Host>) -> (Listener, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let listener = host.listen(socket, 128, SocketOptions::default()).unwrap();
+    let addr = listener.kernel.local_addr().unwrap();
+    (listener, addr)
+}
+
+async fn pair(host: &Arc<Host>) -> (Stream, Stream) {
+    let (listener, addr) = listen(host);
+    let Connection::Flex(client) =
+        host.connect(addr, None, SocketOptions::default()).await.unwrap()
+    else {
+        panic!("a connection within the process is ours");
+    };
+    let (server, _) = listener.flex.as_ref().unwrap().accept().await.unwrap();
+    (client, server)
+}
+
+async fn read_some(stream: &Stream, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
+        match stream.try_read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answer => return answer,
+        }
+    }
+}
+
+async fn write_some(stream: &Stream, buf: &[u8]) -> io::Result<usize> {
+    loop {
+        std::future::poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+        match stream.try_write(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answer => return answer,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_within_the_process_carries_bytes_both_ways() {
+    let host = host();
+    let (client, server) = pair(&host).await;
+    assert_eq!(client.local_addr(), server.peer_addr().unwrap());
+    assert_eq!(write_some(&client, b"ping").await.unwrap(), 4);
+    let mut buf = [0; 16];
+    assert_eq!(read_some(&server, &mut buf).await.unwrap(), 4);
+    assert_eq!(write_some(&server, b"pong!").await.unwrap(), 5);
+    assert_eq!(read_some(&client, &mut buf).await.unwrap(), 5);
+    assert_eq!(&buf[..5], b"pong!");
+    drop(client);
+    assert_eq!(read_some(&server, &mut buf).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn established_connections_are_carried_by_the_fast_path() {
+    let host = host();
+    let (client, server) = pair(&host).await;
+    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i * 7 + (i >> 11)) as u8).collect();
+    let expected = data.clone();
+    let writer = tokio::spawn(async move {
+        let mut sent = 0;
+        while sent < data.len() {
+            sent += write_some(&client, &data[sent..]).await.unwrap();
+        }
+        client.shutdown_write();
+        client
+    });
+    let mut received = Vec::new();
+    let mut buf = vec![0; 64 << 10];
+    loop {
+        match read_some(&server, &mut buf).await.unwrap() {
+            0 => break,
+            n => received.extend_from_slice(&buf[..n]),
+        }
+    }
+    drop(writer.await.unwrap());
+    assert!(received == expected, "bytes differ");
+    let stats = host.stats();
+    assert!(stats.fast_path.bytes_in >= 7 << 20, "{stats:?}");
+}
+
+#[tokio::test]
+async fn connecting_to_a_closed_port_is_refused() {
+    let host = host();
+    let (listener, addr) = listen(&host);
+    drop(listener);
+    let error = host.connect(addr, None, SocketOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
