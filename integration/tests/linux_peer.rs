@@ -118,7 +118,9 @@ fn exchange(test: &str, offload: &str, family: Family, impaired: bool) {
             server.stderr
         );
 
-        for stats in Stats::read_lines(&ours.stats).unwrap() {
+        let stats = Stats::read_lines(&ours.stats).unwrap();
+        assert_eq!(stats.len(), 1, "our process left no statistics");
+        for stats in stats {
             if offload == "never" {
                 assert_eq!(stats.offloaded(), 0, "offload is off");
             } else {

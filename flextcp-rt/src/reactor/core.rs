@@ -82,8 +82,11 @@ struct Inner {
 /// A stream of this core and what must live as long as it.
 struct StreamEntry {
     handle: StreamHandle,
+    /// Its local address, whose frames stay ours as long as the connection lives: an accepted one survives its
+    /// listener.
+    owned: Option<SocketAddr>,
     /// Holds the local port of an outgoing connection in the kernel.
-    reservation: Option<(Reservation, SocketAddr)>,
+    reservation: Option<Reservation>,
 }
 
 /// An outgoing connection whose handshake is on the way.
@@ -615,12 +618,12 @@ impl Inner {
         let runtime = driver.runtime().clone();
         let (stream, handle) = socket::pair(driver, token, app, addresses, options, Some(&runtime));
         handle.on_connected(wakers);
-        let reservation = Some((reservation, addresses.local));
         self.streams.insert(
             token,
             StreamEntry {
                 handle,
-                reservation,
+                owned: Some(tuple.local_addr()),
+                reservation: Some(reservation),
             },
         );
         // When the caller gave up, the stream comes back here and its drop closes the connection.
@@ -652,10 +655,18 @@ impl Inner {
         let core = entry.driver.clone();
         let (stream, handle) =
             socket::pair(core, token, app, addresses, entry.options.clone(), None);
+        let owned = match self.nic.listen(local) {
+            Ok(()) => Some(local),
+            Err(error) => {
+                tracing::warn!(%local, %error, "this connection will not outlive its listener");
+                None
+            }
+        };
         self.streams.insert(
             token,
             StreamEntry {
                 handle,
+                owned,
                 reservation: None,
             },
         );
@@ -681,10 +692,10 @@ impl Inner {
         }
         if let Some(entry) = self.streams.remove(&token) {
             entry.handle.on_closed(wakers);
-            if let Some((reservation, local)) = entry.reservation {
+            if let Some(local) = entry.owned {
                 self.disown(local);
-                drop(reservation);
             }
+            drop(entry.reservation);
         }
     }
 

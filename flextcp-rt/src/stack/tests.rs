@@ -21,7 +21,9 @@ fn host() -> Arc<Host> {
 
 fn listen(host: &Arc<Host>) -> (Listener, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
     let listener = host.listen(socket, 128, SocketOptions::default()).unwrap();
     let addr = listener.kernel.local_addr().unwrap();
     (listener, addr)
@@ -29,8 +31,10 @@ fn listen(host: &Arc<Host>) -> (Listener, SocketAddr) {
 
 async fn pair(host: &Arc<Host>) -> (Stream, Stream) {
     let (listener, addr) = listen(host);
-    let Connection::Flex(client) =
-        host.connect(addr, None, SocketOptions::default()).await.unwrap()
+    let Connection::Flex(client) = host
+        .connect(addr, None, SocketOptions::default())
+        .await
+        .unwrap()
     else {
         panic!("a connection within the process is ours");
     };
@@ -77,7 +81,9 @@ async fn a_connection_within_the_process_carries_bytes_both_ways() {
 async fn established_connections_are_carried_by_the_fast_path() {
     let host = host();
     let (client, server) = pair(&host).await;
-    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i * 7 + (i >> 11)) as u8).collect();
+    let data: Vec<u8> = (0..8_u32 << 20)
+        .map(|i| (i * 7 + (i >> 11)) as u8)
+        .collect();
     let expected = data.clone();
     let writer = tokio::spawn(async move {
         let mut sent = 0;
@@ -106,6 +112,9 @@ async fn connecting_to_a_closed_port_is_refused() {
     let host = host();
     let (listener, addr) = listen(&host);
     drop(listener);
-    let error = host.connect(addr, None, SocketOptions::default()).await.unwrap_err();
+    let error = host
+        .connect(addr, None, SocketOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
