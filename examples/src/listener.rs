@@ -223,6 +223,15 @@ impl Stream {
         }
     }
 
+    /// True if FlexTCP carries the connection, on the NIC or in the slow path; false for a kernel socket.
+    #[must_use]
+    pub fn is_accelerated(&self) -> bool {
+        match &self.inner {
+            Inner::FlexTcp(stream) => stream.is_accelerated(),
+            Inner::Kernel(_) => false,
+        }
+    }
+
     /// A flag that follows [`Stream::is_offloaded`] from read to read.
     #[must_use]
     pub fn offload_flag(&self) -> OffloadFlag {

@@ -96,7 +96,7 @@ where
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, peer = %stream.peer_addr(), "cannot turn Nagle's algorithm off");
         }
-        let open = stop.connection(!stream.is_offloaded());
+        let open = stop.connection(!stream.is_accelerated());
         let connection = handler(stream);
         tokio::spawn(async move {
             connection.await;

@@ -49,8 +49,11 @@ pub enum TcpInfo {}
 
 /// What a [`TcpStream`] can do beyond tokio's. It works with kernel sockets too, with the copies that they need.
 pub trait TcpStreamExt: sealed::Sealed + Sync {
-    /// Whether FlexTCP carries the connection, rather than a kernel socket. ([`TcpInfo::offloaded`] tells whether
-    /// the NIC does at this moment.)
+    /// Whether FlexTCP carries the connection, rather than a kernel socket.
+    fn is_accelerated(&self) -> bool;
+
+    /// Whether the NIC carries the connection at this moment. `false` while the slow path has it: for a moment
+    /// after the handshake, during loss recovery, once a side closed. Cheap enough to ask at every read.
     fn is_offloaded(&self) -> bool;
 
     /// A snapshot of the connection; `None` of a kernel socket, and when the connection is forgotten.
@@ -115,6 +118,10 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
 impl sealed::Sealed for TcpStream {}
 
 impl TcpStreamExt for TcpStream {
+    fn is_accelerated(&self) -> bool {
+        backend::is_accelerated(self)
+    }
+
     fn is_offloaded(&self) -> bool {
         backend::is_offloaded(self)
     }

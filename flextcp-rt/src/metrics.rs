@@ -99,6 +99,8 @@ pub struct ConnectionStats {
     pub accepted: u64,
     /// Connected since the start, over a NIC.
     pub connected: u64,
+    /// Of these two, the connections that a NIC's fast path carried at some time; each counts once.
+    pub ever_offloaded: u64,
     /// Accepted or connected since the start, as kernel sockets.
     pub kernel_opened: u64,
     /// Failed after they were established, by reset or time-out.
@@ -191,6 +193,8 @@ pub struct EngineCounters {
     pub accepted: u64,
     /// Handshakes completed as the active side.
     pub connected: u64,
+    /// Connections that were on the NIC at least once.
+    pub ever_offloaded: u64,
     /// Established connections that ended in a reset or a time-out.
     pub failed: u64,
     /// Loss and its repair.
@@ -269,6 +273,7 @@ impl Stats {
         self.connections.time_wait += counters.time_wait;
         self.connections.accepted += counters.accepted;
         self.connections.connected += counters.connected;
+        self.connections.ever_offloaded += counters.ever_offloaded;
         self.connections.failed += counters.failed;
         self.recovery.retransmitted += counters.recovery.retransmitted;
         self.recovery.timeouts += counters.recovery.timeouts;
@@ -343,6 +348,7 @@ mod tests {
         stats.add_engine(&EngineCounters {
             accepted: 4,
             offloaded: 1,
+            ever_offloaded: 3,
             ..EngineCounters::default()
         });
         stats.add_memory(10, 100);
@@ -363,6 +369,7 @@ mod tests {
             (stats.connections.accepted, stats.connections.offloaded),
             (4, 1)
         );
+        assert_eq!(stats.connections.ever_offloaded, 3);
         assert_eq!(stats.drops.bad_checksum, 4);
     }
 

@@ -14,6 +14,7 @@ mod close;
 mod config;
 mod congestion;
 mod conn;
+mod counters;
 mod demux;
 mod handover;
 mod handshake;
@@ -64,6 +65,7 @@ use table::ConnTable;
 use time_wait::TimeWaitTable;
 use timer::{Deadlines, Timer};
 
+use crate::metrics::EngineCounters;
 use crate::offload::Offload;
 use crate::options::{SocketOption, SocketOptions};
 
@@ -221,6 +223,8 @@ pub struct Engine {
     serial: u64,
     time_wait: TimeWaitTable,
     orphans: usize,
+    /// What happened outside of connections, and to those that are forgotten.
+    totals: EngineCounters,
     deadlines: Deadlines,
     half_open_deadlines: Deadlines,
     /// Stateless answers and resets.
@@ -305,6 +309,7 @@ impl Engine {
         let Some(mut conn) = self.conns.remove(id) else {
             return;
         };
+        conn.counters.add_to(&mut self.totals);
         self.deadlines.remove(id.index, &mut conn.queued);
         self.tuples.remove(&conn.tuple);
         if conn.orphan {
@@ -411,6 +416,7 @@ impl Engine {
             serial: 0,
             time_wait: TimeWaitTable::default(),
             orphans: 0,
+            totals: EngineCounters::default(),
             deadlines: Deadlines::default(),
             half_open_deadlines: Deadlines::default(),
             raw: VecDeque::new(),

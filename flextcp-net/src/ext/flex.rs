@@ -11,8 +11,15 @@ use flextcp_rt::socket::RecvBytes;
 use super::{KeepAlive, TcpInfo, kernel};
 use crate::tcp::stream::{Inner, TcpStream};
 
-pub(super) const fn is_offloaded(stream: &TcpStream) -> bool {
+pub(super) const fn is_accelerated(stream: &TcpStream) -> bool {
     matches!(stream.inner, Inner::Flex(_))
+}
+
+pub(super) fn is_offloaded(stream: &TcpStream) -> bool {
+    match &stream.inner {
+        Inner::Kernel(_) => false,
+        Inner::Flex(flex) => flex.stream().is_offloaded(),
+    }
 }
 
 pub(super) fn info(stream: &TcpStream) -> Option<TcpInfo> {

@@ -15,6 +15,11 @@ use crate::sockopt;
 const CHUNK: usize = 64 << 10;
 
 #[cfg(any(not(target_os = "linux"), feature = "kernel"))]
+pub(super) const fn is_accelerated(_: &TcpStream) -> bool {
+    false
+}
+
+#[cfg(any(not(target_os = "linux"), feature = "kernel"))]
 pub(super) const fn is_offloaded(_: &TcpStream) -> bool {
     false
 }

@@ -69,11 +69,13 @@ pub(crate) struct Core {
     failed: AtomicBool,
 }
 
+type Streams = HashMap<Token, StreamEntry, TokenHash>;
+
 /// Everything a turn touches.
 struct Inner {
     nic: Box<dyn Nic>,
     engine: Engine,
-    streams: HashMap<Token, StreamEntry, TokenHash>,
+    streams: Streams,
     connecting: HashMap<Token, Connecting, TokenHash>,
     listeners: HashMap<ListenerId, ListenerEntry>,
     drivers: Vec<(tokio::runtime::Id, Arc<DriverShared>)>,
@@ -164,7 +166,7 @@ impl Core {
             inner: Mutex::new(Inner {
                 nic,
                 engine,
-                streams: HashMap::default(),
+                streams: Streams::default(),
                 connecting: HashMap::default(),
                 listeners: HashMap::new(),
                 drivers: Vec::new(),
@@ -209,7 +211,7 @@ impl Core {
     /// NIC and engine counters, and the number of connections on the NIC and with the engine.
     pub(crate) fn counters(&self) -> (NicCounters, EngineCounters) {
         let inner = self.lock();
-        (inner.nic.counters(), EngineCounters::default())
+        (inner.nic.counters(), inner.engine.counters())
     }
 
     /// A descriptor to wait on, for whoever sleeps.
@@ -281,8 +283,17 @@ impl Core {
         let mut work = self.take_requests(&mut inner, now);
         work += inner.run_engine(now);
         inner.nic.flush(now)?;
-        let Inner { nic, engine, .. } = &mut *inner;
-        let mut sink = CoreSink { engine, now };
+        let Inner {
+            nic,
+            engine,
+            streams,
+            ..
+        } = &mut *inner;
+        let mut sink = CoreSink {
+            engine,
+            streams,
+            now,
+        };
         work += nic.poll(now, POLL_BUDGET, &mut sink)?;
         work += inner.deliver_events(wakers);
         let next = match (inner.engine.poll_timeout(), inner.nic.poll_at()) {
@@ -389,7 +400,7 @@ impl Core {
 
     /// Whether bytes or a FIN are still on their way to a peer.
     pub(crate) fn has_unfinished(&self) -> bool {
-        !self.lock().streams.is_empty()
+        self.lock().engine.has_unfinished()
     }
 
     /// Listens on this core; connections are pushed to `queue`.
@@ -501,14 +512,17 @@ impl Inner {
         while let Some((_, flow)) = self.engine.poll_claim() {
             work += 1;
             if let Ok(Claim::Done(returned)) = self.nic.claim(now, flow) {
-                self.engine.handle_returned(now, returned);
+                self.take_back(now, returned);
             }
         }
         work += self.transmit(now);
         while let Some((conn, state, buffers)) = self.engine.poll_install(now) {
             work += 1;
             match self.nic.install(now, conn.into(), state, buffers) {
-                Ok(flow) => self.engine.installed(now, conn, flow),
+                Ok(flow) => {
+                    self.engine.installed(now, conn, flow);
+                    self.with_stream(conn, |handle| handle.on_moved(true));
+                }
                 Err(refused) => self.engine.install_refused(now, conn, refused),
             }
         }
@@ -517,6 +531,11 @@ impl Inner {
             let _ = self.nic.set_limits(flow, limits);
         }
         work
+    }
+
+    fn take_back(&mut self, now: Instant, returned: Returned) {
+        self.with_stream(returned.token.into(), |handle| handle.on_moved(false));
+        self.engine.handle_returned(now, returned);
     }
 
     fn transmit(&mut self, now: Instant) -> usize {
@@ -758,7 +777,16 @@ fn connect_error(error: CommandError) -> io::Error {
 /// Where the NIC delivers during a turn.
 struct CoreSink<'a> {
     engine: &'a mut Engine,
+    streams: &'a Streams,
     now: Instant,
+}
+
+impl CoreSink<'_> {
+    fn note_returned(&self, returned: &Returned) {
+        if let Some(entry) = self.streams.get(&returned.token) {
+            entry.handle.on_moved(false);
+        }
+    }
 }
 
 impl Sink for CoreSink<'_> {
@@ -767,10 +795,14 @@ impl Sink for CoreSink<'_> {
     }
 
     fn exception(&mut self, exception: Exception<'_>) {
+        if let Some(returned) = &exception.returned {
+            self.note_returned(returned);
+        }
         self.engine.handle_exception(self.now, exception);
     }
 
     fn returned(&mut self, returned: Returned) {
+        self.note_returned(&returned);
         self.engine.handle_returned(self.now, returned);
     }
 }

@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) readiness: Readiness,
     state: AtomicU32,
     doorbell_pending: AtomicBool,
+    offloaded: AtomicBool,
     freed: AtomicU32,
     freed_threshold: AtomicU32,
     error: Mutex<Option<PendingError>>,
@@ -75,6 +76,7 @@ impl Shared {
             readiness: Readiness::default(),
             state: AtomicU32::new(0),
             doorbell_pending: AtomicBool::new(false),
+            offloaded: AtomicBool::new(false),
             freed: AtomicU32::new(0),
             freed_threshold: AtomicU32::new(DEFAULT_FREED_THRESHOLD),
             error: Mutex::new(None),
@@ -84,6 +86,11 @@ impl Shared {
 
     fn state(&self, flag: u32) -> bool {
         self.state.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Whether the NIC has the connection.
+    pub(super) fn is_offloaded(&self) -> bool {
+        self.offloaded.load(Ordering::Relaxed)
     }
 
     /// Sets `flag`; returns whether it was clear.
@@ -201,6 +208,11 @@ impl StreamHandle {
     /// The connection.
     pub fn conn(&self) -> Token {
         self.shared.conn
+    }
+
+    /// The connection moved to the NIC (`true`), or back to the engine.
+    pub fn on_moved(&self, offloaded: bool) {
+        self.shared.offloaded.store(offloaded, Ordering::Relaxed);
     }
 
     /// The handshake is done: the stream is writable.

@@ -96,6 +96,11 @@ impl Stream {
         self.shared.take_error()
     }
 
+    /// Whether the NIC carries the connection at this moment, rather than the engine. Cheap: takes no lock.
+    pub fn is_offloaded(&self) -> bool {
+        self.shared.is_offloaded()
+    }
+
     /// A snapshot for diagnosis; `None` when the core forgot the connection.
     pub fn info(&self) -> Option<TcpInfo> {
         self.shared.core.info(self.shared.conn)

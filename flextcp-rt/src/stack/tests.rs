@@ -118,3 +118,61 @@ async fn connecting_to_a_closed_port_is_refused() {
         .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
+
+/// Waits until `done`; tests wait for conditions, this bounds a failing one.
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !done() {
+        assert!(std::time::Instant::now() < until, "never: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn statistics_tell_who_carries_a_connection_and_what_is_unfinished() {
+    let host = host();
+    let (client, server) = pair(&host).await;
+    eventually("both ends on the NIC", || {
+        client.is_offloaded() && server.is_offloaded()
+    })
+    .await;
+    let connections = host.stats().connections;
+    assert_eq!((connections.accepted, connections.connected), (1, 1));
+    assert_eq!((connections.offloaded, connections.host), (2, 0));
+    assert_eq!(connections.ever_offloaded, 2);
+    let unfinished = || host.cores().iter().any(|core| core.has_unfinished());
+    // An idle connection that is still open is no reason to wait.
+    eventually("idle", || !unfinished()).await;
+
+    // A closed window keeps bytes back: neither side reads.
+    let data = vec![7; 1 << 20];
+    let mut written = 0;
+    while let Ok(n) = client.try_write(&data) {
+        written += n;
+        tokio::task::yield_now().await;
+    }
+    assert!(unfinished());
+    drop(client);
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        match read_some(&server, &mut buf).await.unwrap() {
+            0 => break,
+            n => written -= n,
+        }
+    }
+    assert_eq!(written, 0);
+    assert!(!server.is_offloaded());
+    drop(server);
+    eventually("all acknowledged", || !unfinished()).await;
+    eventually("one end in TIME_WAIT", || {
+        let connections = host.stats().connections;
+        (
+            connections.offloaded,
+            connections.host,
+            connections.time_wait,
+        ) == (0, 0, 1)
+    })
+    .await;
+    assert_eq!(host.stats().connections.ever_offloaded, 2);
+    assert_eq!(host.stats().connections.failed, 0);
+}

@@ -10,6 +10,7 @@ use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, Timestamps};
 
 use super::congestion::Congestion;
+use super::counters::ConnCounters;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -107,16 +108,6 @@ pub(super) struct ReceiveSequence {
     pub(super) tuned_at: Instant,
     /// When the peer was last heard.
     pub(super) last_heard: Instant,
-}
-
-/// Counters for [`TcpInfo`](super::TcpInfo).
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ConnCounters {
-    pub(super) total_retrans: u64,
-    pub(super) bytes_acked: u64,
-    pub(super) bytes_received: u64,
-    pub(super) segs_out: u64,
-    pub(super) segs_in: u64,
 }
 
 /// What the application asked for while the NIC had the connection.
@@ -252,6 +243,7 @@ impl Conn {
         if self.state == State::Closed {
             return;
         }
+        self.counters.failed |= self.state.is_synchronized();
         if !self.orphan {
             cx.events.push_back(Event::Failed {
                 conn: self.id,

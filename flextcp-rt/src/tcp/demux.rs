@@ -67,9 +67,11 @@ impl Engine {
         };
         // Linux drops a SYN that could not be accepted anyway.
         if listener.is_full() || self.conns.len() >= self.config.max_connections {
+            self.totals.listen_overflow += 1;
             return;
         }
         if let Some(oldest) = listener.syn_queue_excess(&self.config) {
+            self.totals.listen_overflow += 1;
             self.forget_half_open(oldest);
         }
         let Some(listener) = self.listeners.get_mut(id) else {
@@ -162,6 +164,7 @@ impl Engine {
         // Linux ignores the ACK when the accept queue is full; the peer believes it is connected, and its
         // data or our SYN-ACK's timer tries again.
         if listener.is_full() || self.conns.len() >= self.config.max_connections {
+            self.totals.listen_overflow += 1;
             return;
         }
         if let Some(half_open) = self.forget_half_open(index) {
@@ -201,6 +204,7 @@ impl Engine {
         };
         let mut conn = Conn::new(birth, now, &self.config);
         conn.accept(&half_open, packet, now, &self.config);
+        self.totals.accepted += 1;
         self.conns.insert(conn);
         self.tuples.insert(half_open.tuple, Entry::Conn(id));
         self.events.push_back(Event::Accepted {
@@ -224,6 +228,8 @@ impl Engine {
                 continue;
             }
             half_open.retries += 1;
+            self.totals.recovery.timeouts += 1;
+            self.totals.recovery.retransmitted += 1;
             let wait = self.config.rto_initial * (1 << half_open.retries.min(16));
             half_open.deadline = now + wait.min(self.config.rto_max);
             let answer = half_open.syn_ack(now);

@@ -82,6 +82,7 @@ impl Conn {
     pub(super) fn on_installed(&mut self, cx: &Context<'_>, flow: FlowId) {
         let now = cx.now;
         self.owner = Owner::Nic(flow);
+        self.counters.was_offloaded = true;
         if self.attached {
             self.timers.start(Timer::Idle, now + cx.config.buffer_idle);
         }

@@ -9,9 +9,9 @@ use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, TcpPacket, Timestamps
 
 use super::congestion::Congestion;
 use super::conn::{
-    AckSchedule, Conn, ConnCounters, Context, Negotiated, Owner, ReceiveSequence, SendSequence,
-    Wanted, link_mss,
+    AckSchedule, Conn, Context, Negotiated, Owner, ReceiveSequence, SendSequence, Wanted, link_mss,
 };
+use super::counters::ConnCounters;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -254,6 +254,7 @@ impl Conn {
         self.retransmits += 1;
         self.backoff += 1;
         self.syn_due = true;
+        self.counters.timeouts += 1;
         self.counters.total_retrans += 1;
     }
 
@@ -328,6 +329,7 @@ impl Conn {
         self.backoff = 0;
         self.soft_error = None;
         self.arm_keepalive(cx.now);
+        self.counters.connected = true;
         cx.events.push_back(Event::Connected(self.id));
         if std::mem::take(&mut self.wanted.shutdown) {
             self.shutdown_write();

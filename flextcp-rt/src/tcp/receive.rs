@@ -45,6 +45,7 @@ impl Conn {
         let mut placed = false;
         if from.before(to) && self.rcv.reassembly.has_room(from, to) {
             placed = self.place(start, from, to, payload);
+            self.counters.out_of_order += u32::from(placed && !in_order);
         }
         let before = self.rcv.nxt;
         self.deliver(cx);
@@ -99,6 +100,7 @@ impl Conn {
             && ring.resize(target, 0).is_err()
             && ring.resize(LEAST_BUFFER, 0).is_err()
         {
+            self.counters.out_of_memory += 1;
             return false;
         }
         let nxt = self.rcv.nxt;

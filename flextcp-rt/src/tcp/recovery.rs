@@ -241,6 +241,7 @@ impl Conn {
     }
 
     fn enter_recovery(&mut self, cx: &Context<'_>) {
+        self.counters.fast_recoveries += 1;
         self.congestion.on_loss(cx.now);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;
@@ -303,6 +304,7 @@ impl Conn {
         }
         self.retransmits += 1;
         self.backoff += 1;
+        self.counters.timeouts += 1;
         let first = self.recovery.phase != Phase::Loss;
         self.congestion.on_timeout(cx.now, first);
         self.recovery.phase = Phase::Loss;
@@ -324,6 +326,7 @@ impl Conn {
     pub(super) fn time_out(&mut self, cx: &mut Context<'_>) {
         let error = self.soft_error.unwrap_or(ConnError::TimedOut);
         if self.orphan {
+            self.counters.failed = true;
             self.reset(cx);
         } else {
             self.fail(cx, error);

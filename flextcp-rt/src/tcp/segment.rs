@@ -28,7 +28,11 @@ impl Conn {
             _ => {}
         }
         let tcp = &packet.tcp;
-        if tcp.flags.is_impossible() || !self.acceptable(cx, packet) {
+        if tcp.flags.is_impossible() {
+            return;
+        }
+        if !self.acceptable(cx, packet) {
+            self.counters.unacceptable += 1;
             return;
         }
         if tcp.flags.contains(TcpFlags::RST) {

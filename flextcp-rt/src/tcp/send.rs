@@ -214,6 +214,7 @@ impl Conn {
             // The override of sender-side silly window avoidance.
             self.push_small = true;
         } else {
+            self.counters.window_probes += 1;
             self.probe_due = true;
         }
         self.timers.set(Timer::Persist, cx.now + self.rto());

@@ -80,6 +80,10 @@ impl ConnTable {
         Some(*conn)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Conn> {
+        self.slots.iter().filter_map(|slot| slot.conn.as_deref())
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
         self.slots
             .iter_mut()
