@@ -119,6 +119,7 @@ impl Host {
             let (nic, engine) = core.counters();
             stats.add_queue(&core.capabilities(), &nic);
             stats.add_engine(&engine);
+            stats.add_reactor(&core.reactor_counters());
         }
         stats.add_memory(self.pool.used(), self.pool.limit());
         stats

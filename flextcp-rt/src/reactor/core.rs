@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::driver::DriverShared;
 use super::guard::Guard;
 use crate::host::ports::Reservation;
-use crate::metrics::EngineCounters;
+use crate::metrics::{EngineCounters, ReactorCounters};
 use crate::options::SocketOptions;
 use crate::socket::{
     self, AcceptQueue, Addresses, Command, Core as _, RuntimeHandle, Stream, StreamHandle, Wakers,
@@ -65,6 +65,9 @@ pub(crate) struct Core {
     inner: Mutex<Inner>,
     requests: SegQueue<Request>,
     turns: AtomicU64,
+    busy_turns: AtomicU64,
+    sleeps: AtomicU64,
+    guard_turns: AtomicU64,
     deadline: AtomicU64,
     failed: AtomicBool,
 }
@@ -173,6 +176,9 @@ impl Core {
             }),
             requests: SegQueue::new(),
             turns: AtomicU64::new(0),
+            busy_turns: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            guard_turns: AtomicU64::new(0),
             deadline: AtomicU64::new(NO_DEADLINE),
             failed: AtomicBool::new(false),
         })
@@ -212,6 +218,27 @@ impl Core {
     pub(crate) fn counters(&self) -> (NicCounters, EngineCounters) {
         let inner = self.lock();
         (inner.nic.counters(), inner.engine.counters())
+    }
+
+    /// What the drivers and the guard did.
+    pub(crate) fn reactor_counters(&self) -> ReactorCounters {
+        let busy_turns = self.busy_turns.load(Ordering::Relaxed);
+        ReactorCounters {
+            busy_turns,
+            idle_turns: self.turns().saturating_sub(busy_turns),
+            sleeps: self.sleeps.load(Ordering::Relaxed),
+            guard_turns: self.guard_turns.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a driver's sleep.
+    pub(crate) fn note_sleep(&self) {
+        self.sleeps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a turn of the guard that found work.
+    pub(crate) fn note_guard_turn(&self) {
+        self.guard_turns.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A descriptor to wait on, for whoever sleeps.
@@ -296,6 +323,9 @@ impl Core {
         };
         work += nic.poll(now, POLL_BUDGET, &mut sink)?;
         work += inner.deliver_events(wakers);
+        if work > 0 {
+            self.busy_turns.fetch_add(1, Ordering::Relaxed);
+        }
         let next = match (inner.engine.poll_timeout(), inner.nic.poll_at()) {
             (Some(engine), Some(nic)) => Some(engine.min(nic)),
             (engine, nic) => engine.or(nic),

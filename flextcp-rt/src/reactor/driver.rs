@@ -204,6 +204,7 @@ impl Driver {
             }
         }
         self.shared.core.publish_deadline(next);
+        self.shared.core.note_sleep();
         Ok(true)
     }
 

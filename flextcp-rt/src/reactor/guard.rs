@@ -112,8 +112,9 @@ impl Guard {
                     earliest = Some(earliest.map_or(due, |at| at.min(due)));
                 }
             }
+            // `None`: watch. Else sleep, for as long as the earliest deadline allows.
             let timeout = if busy {
-                Some(GRACE)
+                None
             } else {
                 let until = earliest.map(|due| due + GRACE);
                 self.sleeping_until
@@ -124,10 +125,16 @@ impl Guard {
                 if guarded.iter().any(Guarded::is_busy)
                     || self.cores_changed.load(Ordering::Relaxed)
                 {
-                    Some(GRACE)
+                    self.sleeping.store(false, Ordering::Relaxed);
+                    None
                 } else {
-                    until.map(|at| at.saturating_since(self.clock.now()))
+                    Some(until.map(|at| at.saturating_since(self.clock.now())))
                 }
+            };
+            let Some(timeout) = timeout else {
+                // Not on the descriptors: while a core is busy each of its frames would wake this thread too.
+                std::thread::sleep(GRACE);
+                continue;
             };
             if let Err(error) = poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -171,7 +178,7 @@ impl Guard {
                 core: core.clone(),
                 token,
                 fd,
-                turns: 0,
+                waiting: None,
                 signalled: false,
             });
         }
@@ -184,7 +191,8 @@ struct Guarded {
     token: Token,
     #[expect(dead_code, reason = "keeps the descriptor that the poll waits on open")]
     fd: Option<OwnedFd>,
-    turns: u64,
+    /// Since when, and at which turn, it has wanted a turn.
+    waiting: Option<(Instant, u64)>,
     signalled: bool,
 }
 
@@ -209,23 +217,30 @@ impl Guarded {
             };
         }
         let (running, live) = core.driver_state();
-        let turns = core.turns();
-        let untouched = turns == self.turns;
         let overdue = core.deadline().is_some_and(|due| due + GRACE <= now);
-        let wanted = self.signalled || core.has_queued() || running || overdue;
-        if !live || (untouched && wanted) {
+        let signalled = std::mem::take(&mut self.signalled);
+        let wanted = signalled || running || overdue || core.has_queued();
+        if !live {
             return self.drive(core, live);
         }
-        let signalled = std::mem::take(&mut self.signalled);
-        self.turns = turns;
+        let turns = core.turns();
+        match self.waiting {
+            // Nobody turned it since it was first seen to want a turn.
+            Some((since, seen)) if seen == turns => {
+                if now.saturating_since(since) >= GRACE {
+                    return self.drive(core, live);
+                }
+            }
+            _ => self.waiting = wanted.then_some((now, turns)),
+        }
         State {
-            busy: signalled || running || core.has_queued() || overdue,
+            busy: self.waiting.is_some(),
             next: core.deadline(),
         }
     }
 
     fn drive(&mut self, core: &Arc<Core>, live: bool) -> State {
-        self.signalled = false;
+        self.waiting = None;
         let mut idle = false;
         let mut next = None;
         for _ in 0..TURN_BOUND {
@@ -233,6 +248,9 @@ impl Guarded {
                 Ok(turn) => {
                     next = turn.next;
                     idle = turn.work == 0;
+                    if !idle {
+                        core.note_guard_turn();
+                    }
                 }
                 Err(error) => {
                     core.fail(&error);
@@ -246,7 +264,6 @@ impl Guarded {
                 break;
             }
         }
-        self.turns = core.turns();
         let armed = matches!(core.arm(), Ok(Armed::Armed));
         if !live {
             // Nobody else publishes it. The guard adds its grace to deadlines, which delays an orphan's timers by
