@@ -34,6 +34,12 @@ pub(crate) fn listen(socket: Socket, backlog: u32, options: SocketOptions) -> io
     host.listen(socket, backlog, options)
 }
 
+/// Binds; to an address that only the host has, too.
+pub(crate) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    Host::current()?.prepare_bind(socket, addr)?;
+    socket.bind(&addr.into())
+}
+
 /// Hands a connection over to the kernel.
 pub(crate) fn into_std(stream: Stream) -> io::Result<std::net::TcpStream> {
     drop(stream);

@@ -7,11 +7,13 @@
 //! | `connect` | outgoing connections: route, neighbour, port, core |
 //! | `exit` | the orderly end of the process |
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
+//! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
 mod connect;
 mod exit;
 mod interfaces;
 mod listen;
+mod tap;
 #[cfg(test)]
 mod tests;
 

@@ -11,7 +11,7 @@ use integration::places::{Family, Place};
 use integration::process::{Process, serial, wait_until};
 use integration::programs::{Server, ServerOptions, client, require_tools, workspace_binary};
 use integration::stack::StackKind;
-use integration::stats::Stats;
+use integration::stats::{STATS_FILE, Stats};
 use rustix::process::Signal;
 
 const START: Duration = Duration::from_secs(20);
@@ -304,7 +304,7 @@ fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
         return;
     }
     let _serial = serial();
-    let (_directory, program) = for_everybody("http");
+    let (directory, program) = for_everybody("http");
     let namespace = Namespace::new("tap").unwrap();
     namespace
         .ip([
@@ -315,9 +315,14 @@ fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
         .ip(["addr", "add", "10.88.0.1/24", "dev", "tap0"])
         .unwrap();
     namespace.ip(["link", "set", "tap0", "up"]).unwrap();
-    // A TAP of a user is no use if that user cannot open the device: root hands over that too.
-    let mut command = namespace.command("setpriv");
+    // A TAP of a user is no use if that user cannot open the device: root hands over that too, here in the mount
+    // namespace that `ip netns exec` makes.
+    let open_to_all =
+        "mknod -m 666 \"$0\" c 10 200 && mount --bind \"$0\" /dev/net/tun && exec setpriv \"$@\"";
+    let mut command = namespace.command("sh");
     command
+        .args(["-c", open_to_all])
+        .arg(directory.path().join("tun"))
         .args(NOBODY)
         .arg(program)
         .args(["--listen", "10.88.0.2:8080"])
@@ -359,4 +364,43 @@ fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
     Stats::fetch(&namespace, &server)
         .unwrap()
         .assert_offloaded();
+}
+
+#[test]
+fn a_tap_connects_to_the_kernel_behind_it() {
+    let test = "a_tap_connects_to_the_kernel_behind_it";
+    if !require_privileges(test) {
+        return;
+    }
+    let _serial = serial();
+    let namespace = Namespace::new("tapout").unwrap();
+    for command in [
+        "tuntap add dev tap0 mode tap vnet_hdr",
+        "addr add 10.88.0.1/24 dev tap0",
+        "addr add fd88::1/64 dev tap0 nodad",
+        "link set tap0 up",
+    ] {
+        namespace.ip(command.split(' ')).unwrap();
+    }
+    for kernel in ["10.88.0.1:0", "[fd88::1]:0"] {
+        let listen = kernel.parse().unwrap();
+        let mut server = serve(&namespace, "", StackKind::Kernel, listen);
+        let address = address_of(&mut server).to_string();
+        let stats = tempfile::NamedTempFile::new().unwrap();
+        let mut load = namespace.command(env!("CARGO_BIN_EXE_bench"));
+        load.args(
+            "peer load --stack flex --work exchange --connections 4 --bytes 4000000 --server"
+                .split(' '),
+        )
+        .arg(&address)
+        .env("FLEXTCP_NIC", "tap:tap0")
+        .env("FLEXTCP_TAP_ADDR", "10.88.0.2/24,fd88::2/64")
+        .env("FLEXTCP_FALLBACK", "deny")
+        .env(STATS_FILE, stats.path());
+        let load = Process::spawn(load).unwrap().finish(LIMIT).unwrap();
+        assert!(load.status.success(), "{address}: {}", load.stderr);
+        let stats = Stats::read_lines(stats.path()).unwrap();
+        assert_eq!(stats.len(), 1, "our process left no statistics");
+        stats[0].assert_offloaded();
+    }
 }

@@ -73,7 +73,7 @@ impl TcpListener {
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        socket.bind(&addr.into())?;
+        host::bind(&socket, addr)?;
         let v6only = addr.is_ipv6() && socket.only_v6()?;
         Self::listen(
             socket,

@@ -268,7 +268,7 @@ impl TcpSocket {
     /// # Errors
     /// Those of `bind`.
     pub fn bind(&self, addr: SocketAddr) -> io::Result<()> {
-        self.inner.bind(&addr.into())
+        host::bind(&self.inner, addr)
     }
 
     /// Connects to `addr`.

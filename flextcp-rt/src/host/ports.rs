@@ -22,6 +22,8 @@ pub struct BindOptions {
     pub reuse_address: bool,
     /// `SO_REUSEPORT`: bind beside others of the same user that set it too.
     pub reuse_port: bool,
+    /// `IP_FREEBIND`: an address that the kernel does not have, as ours on a TAP device.
+    pub foreign: bool,
     /// `SO_BINDTODEVICE`: only this interface.
     pub device: Option<String>,
 }
@@ -35,15 +37,19 @@ pub struct Reservation {
 
 impl Reservation {
     /// Takes a port of the kernel's choice at `source` (port 0; with a scope for a link-local address), for an
-    /// outgoing connection.
+    /// outgoing connection; `foreign` as in [`BindOptions`].
     ///
     /// # Errors
     /// `AddrNotAvailable` when no ephemeral port is free (`net.ipv4.ip_local_port_range`) or the address is
     /// not ours, as `connect` answers.
-    pub fn ephemeral(source: SocketAddr) -> io::Result<Self> {
+    pub fn ephemeral(source: SocketAddr, foreign: bool) -> io::Result<Self> {
         let mut any_port = source;
         any_port.set_port(0);
-        Self::bind(any_port, &BindOptions::default()).map_err(|error| match error.kind() {
+        let options = BindOptions {
+            foreign,
+            ..BindOptions::default()
+        };
+        Self::bind(any_port, &options).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
             _ => error,
         })
@@ -55,11 +61,11 @@ impl Reservation {
     /// # Errors
     /// As [`ephemeral`](Self::ephemeral).
     pub fn ephemeral_where(source: SocketAddr, fits: impl Fn(u16) -> bool) -> io::Result<Self> {
-        let mut candidate = Self::ephemeral(source)?;
+        let mut candidate = Self::ephemeral(source, false)?;
         // Those that do not fit are held until the end, so that none is offered twice.
         let mut others = Vec::new();
         while !fits(candidate.port()) && others.len() < CANDIDATES {
-            match Self::ephemeral(source) {
+            match Self::ephemeral(source, false) {
                 Ok(next) => others.push(std::mem::replace(&mut candidate, next)),
                 Err(_) => break,
             }
@@ -76,6 +82,11 @@ impl Reservation {
         socket.set_reuse_address(options.reuse_address)?;
         if options.reuse_port {
             socket.set_reuse_port(true)?;
+        }
+        match addr {
+            _ if !options.foreign => {}
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
         }
         if let Some(device) = &options.device {
             socket.bind_device(Some(device.as_bytes()))?;
@@ -175,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_reserved_port_is_in_use_for_everyone() {
-        let held = Reservation::ephemeral(LOCALHOST).unwrap();
+        let held = Reservation::ephemeral(LOCALHOST, false).unwrap();
         assert_ne!(held.port(), 0);
         let in_use = |result: io::Result<()>| {
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -221,7 +232,7 @@ mod tests {
     #[test]
     fn an_address_that_is_not_ours_is_refused_as_connect_does() {
         let elsewhere = SocketAddr::from(([192, 0, 2, 1], 0));
-        let error = Reservation::ephemeral(elsewhere).unwrap_err();
+        let error = Reservation::ephemeral(elsewhere, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
     }
 

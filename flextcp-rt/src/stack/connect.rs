@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flextcp_nic::flow::FlowTuple;
+use flextcp_nic::port::tap::Neighbors;
 use flextcp_nic::wire::MacAddr;
 use socket2::Socket;
 
@@ -14,6 +15,7 @@ use crate::host::neighbors::Neighbor;
 use crate::host::ports::Reservation;
 use crate::options::SocketOptions;
 use crate::reactor::core::{ConnectRequest, Core};
+use crate::reactor::driver::DriverShared;
 use crate::socket::{Stream, runtime_shutdown_error};
 use crate::tcp::Link;
 
@@ -37,6 +39,12 @@ enum PathLink {
     Resolve {
         ifindex: u32,
         next_hop: IpAddr,
+        local_mac: MacAddr,
+        mtu: u32,
+    },
+    /// To be asked for on the TAP device first: there is no kernel behind our end of it.
+    Ask {
+        neighbors: Neighbors,
         local_mac: MacAddr,
         mtu: u32,
     },
@@ -100,7 +108,10 @@ impl Host {
             .unwrap_or(path.source);
         let reservation = match (socket, bound) {
             (Some(socket), Some(bound)) if bound.port() != 0 => Reservation::from_bound(socket)?,
-            _ => Reservation::ephemeral(SocketAddr::new(source, 0))?,
+            _ => {
+                let any_port = SocketAddr::new(source, 0);
+                Reservation::ephemeral(any_port, self.is_tap_address(source))?
+            }
         };
         let local = SocketAddr::new(source, reservation.port());
         let link = match path.link {
@@ -112,6 +123,18 @@ impl Host {
                 mtu,
             } => {
                 let remote_mac = self.resolve(ifindex, next_hop).await?;
+                Link {
+                    local_mac,
+                    remote_mac,
+                    mtu,
+                }
+            }
+            PathLink::Ask {
+                neighbors,
+                local_mac,
+                mtu,
+            } => {
+                let remote_mac = ask(neighbors, remote.ip(), driver.clone()).await?;
                 Link {
                     local_mac,
                     remote_mac,
@@ -148,6 +171,20 @@ impl Host {
                 core,
                 source: remote.ip(),
                 link: PathLink::Ready(link),
+            }));
+        }
+        if let Some(on_link) = self.tap_source(remote.ip())
+            && let Some(tap) = self.tap_link()?
+        {
+            let port = tap.core.capabilities().port;
+            return Ok(Some(Path {
+                core: tap.core,
+                source: source.filter(|ip| !ip.is_unspecified()).unwrap_or(on_link),
+                link: PathLink::Ask {
+                    neighbors: tap.neighbors,
+                    local_mac: port.mac,
+                    mtu: port.mtu,
+                },
             }));
         }
         let (route, next_hop) = {
@@ -229,6 +266,29 @@ impl Host {
         }
         Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH))
     }
+}
+
+/// Resolves a neighbour on the TAP device; the port asks, at every turn that is due.
+async fn ask(
+    neighbors: Neighbors,
+    remote: IpAddr,
+    driver: Arc<DriverShared>,
+) -> io::Result<MacAddr> {
+    let resolved = tokio::task::spawn_blocking(move || {
+        let until = std::time::Instant::now() + NEIGHBOR_TIMEOUT;
+        while std::time::Instant::now() < until {
+            if let Some(mac) = neighbors.resolve(remote) {
+                return Ok(mac);
+            }
+            driver.wake();
+            std::thread::sleep(NEIGHBOR_POLL);
+        }
+        neighbors.forget(remote);
+        Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH))
+    });
+    resolved
+        .await
+        .unwrap_or_else(|_| Err(runtime_shutdown_error()))
 }
 
 /// Linux connects to the loopback address when asked for the unspecified one.

@@ -16,6 +16,7 @@ use flextcp_nic::soft::{SoftConfig, SoftNic};
 use flextcp_nic::steer::{SteerAll, Steering};
 
 use super::Host;
+use super::tap::TapLink;
 use crate::config::{self, Config, NicChoice};
 use crate::reactor::core::Core;
 use crate::tcp::Engine;
@@ -24,7 +25,7 @@ use crate::tcp::Engine;
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
     hairpin: Option<Arc<Core>>,
-    tap: Option<Result<Arc<Core>, Refused>>,
+    pub(super) tap: Option<Result<TapLink, Refused>>,
     attached: HashMap<u32, Result<Attached, Refused>>,
     warned: bool,
 }
@@ -39,13 +40,20 @@ struct Attached {
 
 /// Why an interface has no cores, kept so that it is tried and reported once.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     kind: io::ErrorKind,
     reason: String,
 }
 
 impl Refused {
-    fn error(&self) -> io::Error {
+    pub(super) fn new(what: &str, error: &io::Error) -> Self {
+        Self {
+            kind: error.kind(),
+            reason: format!("{what} is not accelerated: {error}"),
+        }
+    }
+
+    pub(super) fn error(&self) -> io::Error {
         io::Error::new(self.kind, self.reason.clone())
     }
 }
@@ -57,7 +65,7 @@ impl Interfaces {
             .values()
             .flatten()
             .flat_map(|attached| &attached.cores);
-        let tap = self.tap.iter().flatten();
+        let tap = self.tap.iter().flatten().map(|tap| &tap.core);
         attached.chain(tap).chain(&self.hairpin).cloned().collect()
     }
 
@@ -79,10 +87,6 @@ impl Host {
             interfaces.hairpin = Some(core);
         }
         Ok(interfaces.hairpin.clone())
-    }
-
-    pub(super) fn tap_core(&self) -> io::Result<Option<Arc<Core>>> {
-        Ok(None)
     }
 
     /// The cores of an interface, attached on first use; empty where it is not accelerated.
@@ -111,7 +115,7 @@ impl Host {
         let mut interfaces = self.interfaces();
         interfaces.attached.entry(ifindex).or_insert_with(|| {
             self.attach(&link.name)
-                .map_err(|error| self.refused(&format!("interface {}", link.name), &error))
+                .map_err(|error| Refused::new(&format!("interface {}", link.name), &error))
         });
         match interfaces.attached.get(&ifindex) {
             Some(Ok(attached)) => Ok(attached
@@ -133,15 +137,10 @@ impl Host {
     /// The cores on which a listener at `local` has to listen.
     pub(super) fn listen_cores(&self, local: SocketAddr) -> io::Result<Vec<Arc<Core>>> {
         let mut cores: Vec<_> = self.hairpin_core()?.into_iter().collect();
-        if let Some(core) = self.tap_core()?
-            && (local.ip().is_unspecified()
-                || self
-                    .config
-                    .tap_addr
-                    .iter()
-                    .any(|own| own.addr == local.ip()))
+        if (local.ip().is_unspecified() || self.is_tap_address(local.ip()))
+            && let Some(tap) = self.tap_link()?
         {
-            cores.push(core);
+            cores.push(tap.core);
         }
         for ifindex in self.interfaces_of(local.ip()) {
             cores.extend(self.interface_cores(ifindex)?);
@@ -214,7 +213,7 @@ impl Host {
             .collect()
     }
 
-    fn build_core(
+    pub(super) fn build_core(
         &self,
         port: Box<dyn Port>,
         steering: Box<dyn Steering>,
@@ -232,14 +231,7 @@ impl Host {
         Ok(core)
     }
 
-    fn refused(&self, what: &str, error: &io::Error) -> Refused {
-        Refused {
-            kind: error.kind(),
-            reason: format!("{what} is not accelerated: {error}"),
-        }
-    }
-
-    fn warn_once(&self, interfaces: &mut Interfaces, error: &io::Error) {
+    pub(super) fn warn_once(&self, interfaces: &mut Interfaces, error: &io::Error) {
         if !std::mem::replace(&mut interfaces.warned, true) {
             tracing::warn!(
                 "{error}; its connections use kernel sockets (FLEXTCP_NIC=off silences this, FLEXTCP_FALLBACK=deny makes it an error)"

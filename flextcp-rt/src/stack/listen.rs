@@ -119,6 +119,7 @@ impl Host {
 
     fn is_ours(&self, ip: IpAddr) -> bool {
         ip.is_loopback()
+            || self.is_tap_address(ip)
             || self
                 .kernel()
                 .as_ref()
