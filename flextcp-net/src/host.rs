@@ -40,13 +40,9 @@ pub(crate) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     socket.bind(&addr.into())
 }
 
-/// Hands a connection over to the kernel.
+/// Makes a kernel socket of a connection.
 pub(crate) fn into_std(stream: Stream) -> io::Result<std::net::TcpStream> {
-    drop(stream);
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "a connection on the NIC cannot be handed over to the kernel yet; use FLEXTCP_NIC=off where a program needs it",
-    ))
+    Host::current()?.into_std(stream)
 }
 
 impl From<Connection> for TcpStream {

@@ -385,6 +385,12 @@ pub trait Nic: Send + fmt::Debug {
     /// The steering table is full, or the device refused.
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()>;
 
+    /// Ends [`exclude`](Self::exclude); without one it does nothing.
+    ///
+    /// # Errors
+    /// The device refused.
+    fn include(&mut self, tuple: FlowTuple) -> io::Result<()>;
+
     /// Whether this queue sees traffic for `address`.
     fn serves(&self, address: IpAddr) -> bool;
 

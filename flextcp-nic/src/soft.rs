@@ -336,8 +336,17 @@ impl Nic for SoftNic {
     }
 
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
-        self.core.steering.exclude(tuple)?;
-        self.core.excluded.insert(tuple);
+        if !self.core.excluded.contains(&tuple) {
+            self.core.steering.exclude(tuple)?;
+            self.core.excluded.insert(tuple);
+        }
+        Ok(())
+    }
+
+    fn include(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        if self.core.excluded.remove(&tuple) {
+            self.core.steering.include(tuple)?;
+        }
         Ok(())
     }
 

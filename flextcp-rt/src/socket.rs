@@ -23,7 +23,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 pub use accept::{AcceptQueue, FlexListener};
@@ -68,6 +69,18 @@ pub trait Core: Send + Sync {
 
     /// A snapshot of the connection; `None` when it is forgotten.
     fn info(&self, conn: Token) -> Option<TcpInfo>;
+
+    /// Moves the connection into a kernel socket with these `addresses`, and forgets it. `unread` takes a copy of
+    /// the receive ring; it is called when no more bytes are published. Blocks for as long as a turn of the core.
+    ///
+    /// # Errors
+    /// The kernel cannot carry it on; the connection is as before.
+    fn export(
+        &self,
+        conn: Token,
+        addresses: Addresses,
+        unread: &mut dyn FnMut() -> Vec<u8>,
+    ) -> io::Result<TcpStream>;
 }
 
 /// The two ends of a connection.

@@ -16,6 +16,7 @@ mod congestion;
 mod conn;
 mod counters;
 mod demux;
+mod export;
 mod handover;
 mod handshake;
 mod info;
@@ -52,6 +53,7 @@ use flextcp_nic::wire::{MacAddr, Packet, SegmentRepr};
 use slab::Slab;
 
 pub use config::EngineConfig;
+pub use export::Exported;
 pub use info::TcpInfo;
 pub use state::State;
 

@@ -120,14 +120,20 @@ impl TcpStream {
     }
 
     /// Turns the stream into a `std::net::TcpStream`, in non-blocking mode. A connection on the NIC is handed over
-    /// to the kernel.
+    /// to the kernel, which carries it on. Where that cannot be (it needs CAP_NET_ADMIN, an established connection,
+    /// and a peer outside of this process), the result is a kernel socket from and to which a thread copies; without
+    /// CAP_NET_ADMIN its `local_addr` and `peer_addr` are not those of the connection.
     ///
     /// # Errors
-    /// `Unsupported` when the connection cannot be handed over: the text says why. The connection is closed then.
+    /// No socket could be made. The connection is closed then.
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
         match self.inner {
             Inner::Kernel(stream) => stream.into_std(),
-            Inner::Flex(flex) => host::into_std(flex.stream),
+            Inner::Flex(flex) => {
+                // Last look at what was set through the descriptor.
+                flex.stream();
+                host::into_std(flex.stream)
+            }
         }
     }
 

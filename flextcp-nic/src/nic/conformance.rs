@@ -663,4 +663,8 @@ fn listens(make: &mut dyn FnMut() -> Bench) {
         rig.poll().is_empty(),
         "an excluded connection is the kernel's"
     );
+    rig.nic().include(tuple(7)).expect("it was excluded");
+    rig.nic().include(tuple(7)).expect("twice does nothing");
+    rig.peer_on(7, "P. 0:10 ack 0 win 512", false);
+    assert!(!rig.poll().is_empty(), "an included one is ours again");
 }

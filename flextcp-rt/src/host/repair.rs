@@ -157,6 +157,9 @@ const WRITE_TIMEOUT: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
+/// The MSS of the loopback interface, and a window that every new socket has room for.
+const LOOPBACK_MSS: u16 = 65_483;
+const FRESH_WINDOW: u32 = 32 * 1024;
 /// Attempts to read a connection at rest.
 const SNAPSHOTS: usize = 8;
 
@@ -186,6 +189,74 @@ fn explained(step: &'static str) -> impl FnOnce(io::Error) -> io::Error {
 /// `PermissionDenied` without CAP_NET_ADMIN; `AddrNotAvailable` when the kernel has a connection of the same
 /// ends. Nothing was sent, and ours may go on.
 pub fn export(state: &RepairState) -> io::Result<TcpStream> {
+    let socket = assemble(state)?;
+    let fd = socket.as_fd();
+    set_repair(fd, REPAIR_OFF).map_err(explained("leave repair mode"))?;
+    // From here on the kernel sends. What was never sent is ordinary data.
+    fill(&socket, &state.unsent).map_err(explained("queue unsent data"))?;
+    // Best effort: before Linux 5.14 the sizes stay as reserved.
+    let _ = sockopt::set(fd, libc::SOL_SOCKET, SO_BUF_LOCK, &[0_i32]);
+    Ok(socket.into())
+}
+
+/// Forgets a kernel connection without a packet, after an [`export`] that is not to be.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_NET_ADMIN.
+pub fn discard(stream: &TcpStream) -> io::Result<()> {
+    set_repair(stream.as_fd(), REPAIR_ON).map_err(explained("enter repair mode"))?;
+    Ok(rustix::net::connect_unspec(stream)?)
+}
+
+/// Builds a kernel connection between two addresses of this host, both of whose ends the caller gets: the one at
+/// `local` first. Both are in non-blocking mode. Nothing is sent.
+///
+/// # Errors
+/// As [`export`].
+pub fn pair(local: SocketAddr, remote: SocketAddr) -> io::Result<(TcpStream, TcpStream)> {
+    let mut numbers = [0; 8];
+    rustix::rand::getrandom(&mut numbers, rustix::rand::GetRandomFlags::empty())?;
+    let [a, b, c, d, e, f, g, h] = numbers;
+    let (ours, theirs) = (
+        SeqNum(u32::from_ne_bytes([a, b, c, d])),
+        SeqNum(u32::from_ne_bytes([e, f, g, h])),
+    );
+    let near = assemble(&fresh(local, remote, ours, theirs))?;
+    let far = assemble(&fresh(remote, local, theirs, ours))?;
+    // Silently, and after both are there: a probe that finds a listener in the other's place is answered with RST.
+    for socket in [&near, &far] {
+        set_repair(socket.as_fd(), REPAIR_OFF_NO_PROBE).map_err(explained("leave repair mode"))?;
+    }
+    Ok((near.into(), far.into()))
+}
+
+/// A connection that has sent nothing yet.
+fn fresh(local: SocketAddr, remote: SocketAddr, snd: SeqNum, rcv: SeqNum) -> RepairState {
+    let scale = WindowScale::new(7);
+    RepairState {
+        local,
+        remote,
+        snd_una: snd,
+        rcv_nxt: rcv,
+        recv_queue: Vec::new(),
+        unacked: Vec::new(),
+        unsent: Vec::new(),
+        mss: Mss::new(LOOPBACK_MSS),
+        window_scales: Some((scale, scale)),
+        sack_permitted: true,
+        timestamp: None,
+        window: RepairWindow {
+            snd_wl1: rcv,
+            snd_wnd: FRESH_WINDOW,
+            max_window: FRESH_WINDOW,
+            rcv_wnd: FRESH_WINDOW,
+            rcv_wup: rcv,
+        },
+    }
+}
+
+/// All of [`export`] but leaving repair mode.
+fn assemble(state: &RepairState) -> io::Result<Socket> {
     let socket = socket_for(state.local)?;
     let fd = socket.as_fd();
     // Repair mode also lets the socket bind an address that is held: by our reservation, or our listener.
@@ -221,12 +292,7 @@ pub fn export(state: &RepairState) -> io::Result<TcpStream> {
         rcv_wup: state.window.rcv_wup.0,
     };
     set_tcp(fd, libc::TCP_REPAIR_WINDOW, &[window]).map_err(explained("set the windows"))?;
-    set_repair(fd, REPAIR_OFF).map_err(explained("leave repair mode"))?;
-    // From here on the kernel sends. What was never sent is ordinary data.
-    fill(&socket, &state.unsent).map_err(explained("queue unsent data"))?;
-    // Best effort: before Linux 5.14 the sizes stay as reserved.
-    let _ = sockopt::set(fd, libc::SOL_SOCKET, SO_BUF_LOCK, &[0_i32]);
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A connection taken over from the kernel, whose socket is still there: frozen, deaf and silent. Dropping it

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use crossbeam_queue::SegQueue;
 use flextcp_nic::flow::{FlowTuple, Token};
 use flextcp_nic::nic::{
     Armed, Capabilities, Claim, Exception, Nic, NicCounters, Notification, Returned, Sink,
+    StaleFlow,
 };
 use flextcp_nic::port::TxFrame;
 use flextcp_nic::time::Instant;
@@ -23,19 +24,22 @@ use super::clock::Clock;
 use super::driver::DriverShared;
 use super::guard::Guard;
 use crate::host::ports::Reservation;
+use crate::host::repair::{self, RepairState, RepairWindow};
 use crate::metrics::{EngineCounters, ReactorCounters};
 use crate::options::SocketOptions;
 use crate::socket::{
     self, AcceptQueue, Addresses, Command, Core as _, RuntimeHandle, Stream, StreamHandle, Wakers,
 };
 use crate::tcp::{
-    AppBuffers, CommandError, ConnError, ConnId, Engine, Event, Link, ListenerId, TcpInfo,
+    AppBuffers, CommandError, ConnError, ConnId, Engine, Event, Exported, Link, ListenerId, TcpInfo,
 };
 
 /// Frames taken in per turn before the woken tasks get to run.
 const POLL_BUDGET: usize = 64;
 /// Segments the engine may emit per turn.
 const TRANSMIT_BUDGET: usize = 256;
+/// Polls that a NIC may take to give a claimed connection back.
+const CLAIM_POLLS: usize = 1000;
 const NO_DEADLINE: u64 = u64::MAX;
 
 /// What one turn did.
@@ -310,18 +314,7 @@ impl Core {
         let mut work = self.take_requests(&mut inner, now);
         work += inner.run_engine(now);
         inner.nic.flush(now)?;
-        let Inner {
-            nic,
-            engine,
-            streams,
-            ..
-        } = &mut *inner;
-        let mut sink = CoreSink {
-            engine,
-            streams,
-            now,
-        };
-        work += nic.poll(now, POLL_BUDGET, &mut sink)?;
+        work += inner.poll_nic(now)?;
         work += inner.deliver_events(wakers);
         if work > 0 {
             self.busy_turns.fetch_add(1, Ordering::Relaxed);
@@ -495,6 +488,8 @@ impl Core {
         let now = self.now();
         let mut inner = self.lock();
         inner.nic.listen(tuple.local_addr())?;
+        // A former connection with these ends may have left for the kernel.
+        inner.nic.include(tuple)?;
         let (conn, app) = match inner.engine.connect(now, tuple, link, options.clone()) {
             Ok(started) => started,
             Err(error) => {
@@ -522,6 +517,87 @@ impl Core {
             done: waiting,
             abort: Some((driver, token)),
         })
+    }
+}
+
+/// Connections that leave for the kernel.
+impl Core {
+    /// Leaves frames of `tuple` to the kernel.
+    pub(crate) fn exclude(&self, tuple: FlowTuple) -> io::Result<()> {
+        self.lock().nic.exclude(tuple)
+    }
+
+    /// [`socket::Core::export`].
+    fn export(
+        &self,
+        token: Token,
+        addresses: Addresses,
+        unread: &mut dyn FnMut() -> Vec<u8>,
+    ) -> io::Result<TcpStream> {
+        let now = self.now();
+        let conn = ConnId::from(token);
+        // No turn comes between, so nothing moves while the kernel's connection is built.
+        let mut inner = self.lock();
+        if inner.is_hairpin() {
+            return Err(not_exported(
+                "both its ends are in this process, and the kernel has never seen it",
+            ));
+        }
+        self.take_requests(&mut inner, now);
+        inner.claim(now, conn)?;
+        let exported = inner
+            .engine
+            .export(now, conn)
+            .ok_or_else(|| not_exported("it is not established any more"))?;
+        let tuple = exported.tuple;
+        let stream = repair::export(&repair_state(exported, addresses, unread()))?;
+        // From here on the kernel answers. What is on its way to us already is dropped, and comes again.
+        if let Err(error) = inner.nic.exclude(tuple) {
+            repair::discard(&stream)?;
+            return Err(error);
+        }
+        inner.engine.release(conn);
+        if let Some(entry) = inner.streams.remove(&token)
+            && let Some(local) = entry.owned
+        {
+            inner.disown(local);
+        }
+        Ok(stream)
+    }
+
+    /// Whether no kernel interface is below: its connections are within this process.
+    pub(crate) fn is_hairpin(&self) -> bool {
+        self.lock().is_hairpin()
+    }
+}
+
+fn not_exported(reason: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("the kernel cannot carry the connection on: {reason}"),
+    )
+}
+
+fn repair_state(exported: Exported, addresses: Addresses, recv_queue: Vec<u8>) -> RepairState {
+    RepairState {
+        local: addresses.local,
+        remote: addresses.peer,
+        snd_una: exported.snd_una,
+        rcv_nxt: exported.rcv_nxt,
+        recv_queue,
+        unacked: exported.unacked,
+        unsent: exported.unsent,
+        mss: exported.peer_mss,
+        window_scales: exported.window_scales,
+        sack_permitted: exported.sack,
+        timestamp: exported.timestamp,
+        window: RepairWindow {
+            snd_wl1: exported.snd_wl1,
+            snd_wnd: exported.snd_wnd,
+            max_window: exported.max_window,
+            rcv_wnd: exported.rcv_wnd,
+            rcv_wup: exported.rcv_wup,
+        },
     }
 }
 
@@ -754,6 +830,46 @@ impl Inner {
         }
     }
 
+    fn is_hairpin(&self) -> bool {
+        self.nic.capabilities().port.ifindex == 0
+    }
+
+    /// Has the engine own the connection.
+    fn claim(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
+        let Some(flow) = self.engine.flow(conn) else {
+            return Ok(());
+        };
+        match self.nic.claim(now, flow) {
+            Ok(Claim::Done(returned)) => self.take_back(now, returned),
+            Ok(Claim::Pending) | Err(StaleFlow) => {}
+        }
+        for _ in 0..CLAIM_POLLS {
+            if self.engine.flow(conn).is_none() {
+                return Ok(());
+            }
+            self.poll_nic(now)?;
+        }
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "the NIC does not give the connection back",
+        ))
+    }
+
+    fn poll_nic(&mut self, now: Instant) -> io::Result<usize> {
+        let Self {
+            nic,
+            engine,
+            streams,
+            ..
+        } = self;
+        let mut sink = CoreSink {
+            engine,
+            streams,
+            now,
+        };
+        nic.poll(now, POLL_BUDGET, &mut sink)
+    }
+
     fn command(&mut self, now: Instant, token: Token, command: Command) {
         let conn = ConnId::from(token);
         match command {
@@ -852,6 +968,15 @@ impl socket::Core for DriverShared {
     fn accepted(&self, listener: ListenerId) {
         self.core().requests.push(Request::Accepted(listener));
         self.wake();
+    }
+
+    fn export(
+        &self,
+        conn: Token,
+        addresses: Addresses,
+        unread: &mut dyn FnMut() -> Vec<u8>,
+    ) -> io::Result<TcpStream> {
+        self.core().export(conn, addresses, unread)
     }
 
     fn info(&self, conn: Token) -> Option<TcpInfo> {

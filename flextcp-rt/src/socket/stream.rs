@@ -115,10 +115,41 @@ impl Stream {
         self.take_error().map_or(Ok(()), Err)
     }
 
-    /// Takes the connection away from this stream, which does not close it: for the hand-over to the kernel.
-    pub fn detach(mut self) -> (Arc<dyn Core>, Token) {
+    /// Takes the connection away from this stream, which does not close it.
+    pub(super) fn detach(mut self) -> (Arc<dyn Core>, Token) {
         self.detached = true;
         (Arc::clone(&self.shared.core), self.shared.conn)
+    }
+
+    /// Moves the connection into a kernel socket, in non-blocking mode and without its options.
+    ///
+    /// # Errors
+    /// The kernel cannot carry it on; the stream is returned as it was.
+    pub(crate) fn export(mut self) -> Result<std::net::TcpStream, (Self, io::Error)> {
+        let recv = &self.shared.app.recv;
+        let mut unread = || {
+            let mut bytes = vec![0; recv.len()];
+            let copied = recv.peek(&mut bytes);
+            bytes.truncate(copied);
+            bytes
+        };
+        match self
+            .shared
+            .core
+            .export(self.shared.conn, self.shared.addresses, &mut unread)
+        {
+            Ok(stream) => {
+                self.detached = true;
+                Ok(stream)
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Makes the stream depend on another runtime than so far.
+    pub(crate) fn rehome(&mut self, runtime: &RuntimeHandle) {
+        self.runtime = OnceLock::new();
+        self.attach(runtime);
     }
 }
 

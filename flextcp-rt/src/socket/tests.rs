@@ -32,6 +32,15 @@ impl Core for Notes {
     fn info(&self, _: Token) -> Option<TcpInfo> {
         None
     }
+
+    fn export(
+        &self,
+        _: Token,
+        _: Addresses,
+        _: &mut dyn FnMut() -> Vec<u8>,
+    ) -> std::io::Result<std::net::TcpStream> {
+        Err(ErrorKind::Unsupported.into())
+    }
 }
 
 struct Peer {
