@@ -269,7 +269,6 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                     lo,
                     1.0,
                 ),
-                case("lo, ours at both ends", Upload, lo, both, lo, 1.0),
                 case(
                     "veth MTU 1500, ours at both ends, kernel without TSO/GSO/GRO",
                     Upload,

@@ -477,7 +477,13 @@ impl Core {
     }
 
     /// Starts a handshake.
-    pub(crate) fn connect(self: &Arc<Self>, request: ConnectRequest) -> io::Result<ConnectFuture> {
+    ///
+    /// # Errors
+    /// Gives the reservation back: `AddrNotAvailable` may be over at another port.
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        request: ConnectRequest,
+    ) -> Result<ConnectFuture, (io::Error, Reservation)> {
         let ConnectRequest {
             tuple,
             link,
@@ -487,14 +493,19 @@ impl Core {
         } = request;
         let now = self.now();
         let mut inner = self.lock();
-        inner.nic.listen(tuple.local_addr())?;
         // A former connection with these ends may have left for the kernel.
-        inner.nic.include(tuple)?;
+        let steered = inner
+            .nic
+            .listen(tuple.local_addr())
+            .and_then(|()| inner.nic.include(tuple));
+        if let Err(error) = steered {
+            return Err((error, reservation));
+        }
         let (conn, app) = match inner.engine.connect(now, tuple, link, options.clone()) {
             Ok(started) => started,
             Err(error) => {
                 inner.disown(tuple.local_addr());
-                return Err(connect_error(error));
+                return Err((connect_error(error), reservation));
             }
         };
         let (done, waiting) = tokio::sync::oneshot::channel();

@@ -25,6 +25,9 @@ const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a waiting connect looks for the kernel's answer.
 const NEIGHBOR_POLL: Duration = Duration::from_millis(1);
 
+/// Ports in TIME_WAIT that a connect passes over before it gives up.
+const PORT_TRIES: usize = 256;
+
 /// The way to a peer over a core of ours.
 struct Path {
     core: Arc<Core>,
@@ -106,14 +109,6 @@ impl Host {
             .map(|addr| addr.ip())
             .filter(|ip| !ip.is_unspecified())
             .unwrap_or(path.source);
-        let reservation = match (socket, bound) {
-            (Some(socket), Some(bound)) if bound.port() != 0 => Reservation::from_bound(socket)?,
-            _ => {
-                let any_port = SocketAddr::new(source, 0);
-                Reservation::ephemeral(any_port, self.is_tap_address(source))?
-            }
-        };
-        let local = SocketAddr::new(source, reservation.port());
         let link = match path.link {
             PathLink::Ready(link) => link,
             PathLink::Resolve {
@@ -142,14 +137,39 @@ impl Host {
                 }
             }
         };
-        let request = ConnectRequest {
-            tuple: FlowTuple::new(local, remote),
-            link,
-            options,
-            reservation,
-            driver,
+        let start = |reservation: Reservation| {
+            let local = SocketAddr::new(source, reservation.port());
+            path.core.connect(ConnectRequest {
+                tuple: FlowTuple::new(local, remote),
+                link,
+                options: options.clone(),
+                reservation,
+                driver: driver.clone(),
+            })
         };
-        path.core.connect(request)?.await
+        if let (Some(socket), Some(bound)) = (socket, bound)
+            && bound.port() != 0
+        {
+            let reservation = Reservation::from_bound(socket)?;
+            return start(reservation).map_err(|(error, _)| error)?.await;
+        }
+        // The kernel does not know which ports wait out TIME_WAIT to this peer here: it offers another one.
+        let any_port = SocketAddr::new(source, 0);
+        let mut refused = Vec::new();
+        loop {
+            let reservation = Reservation::ephemeral(any_port, self.is_tap_address(source))?;
+            match start(reservation) {
+                Ok(started) => return started.await,
+                // Kept, so that the search goes on.
+                Err((error, reservation))
+                    if error.kind() == io::ErrorKind::AddrNotAvailable
+                        && refused.len() < PORT_TRIES =>
+                {
+                    refused.push(reservation);
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
     }
 
     /// The way to `remote` over a core, `None` where a kernel socket has to go.
