@@ -64,7 +64,7 @@ pub fn describe(transport: Transport) -> String {
         return "kernel sockets".to_owned();
     }
     let nic = process(transport).nic;
-    if nic.queues == 0 {
+    if nic.kind == "kernel" {
         return "FlexTCP (no NIC: kernel sockets)".to_owned();
     }
     format!(

@@ -40,6 +40,16 @@ pub(crate) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     socket.bind(&addr.into())
 }
 
+/// A kernel socket that the kernel's half of a listener accepted.
+pub(crate) fn kernel_accepted(
+    (stream, peer): (tokio::net::TcpStream, SocketAddr),
+) -> (TcpStream, SocketAddr) {
+    if let Ok(host) = Host::current() {
+        host.count_kernel_socket();
+    }
+    (TcpStream::kernel(stream), peer)
+}
+
 /// Makes a kernel socket of a connection.
 pub(crate) fn into_std(stream: Stream) -> io::Result<std::net::TcpStream> {
     Host::current()?.into_std(stream)

@@ -39,7 +39,7 @@ pub struct Stats {
 /// What serves the process.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct NicStats {
-    /// `software`, `nfp`, `nfp-emu`; `kernel` without a NIC.
+    /// `software`, `nfp`, `nfp-emu`; `kernel` without a NIC, when at most connections within the process are ours.
     pub kind: String,
     /// Open queues.
     pub queues: u32,
@@ -233,9 +233,16 @@ impl Stats {
         }
     }
 
-    /// Adds one NIC queue.
-    pub fn add_queue(&mut self, capabilities: &Capabilities, counters: &NicCounters) {
-        capabilities.kind.clone_into(&mut self.nic.kind);
+    /// Adds one NIC queue; `hairpin`: it reaches nothing outside of the process.
+    pub fn add_queue(
+        &mut self,
+        capabilities: &Capabilities,
+        counters: &NicCounters,
+        hairpin: bool,
+    ) {
+        if !hairpin {
+            capabilities.kind.clone_into(&mut self.nic.kind);
+        }
         self.nic.queues += 1;
         if !self.nic.interfaces.contains(&capabilities.port.name) {
             self.nic.interfaces.push(capabilities.port.name.clone());
@@ -343,8 +350,10 @@ mod tests {
         };
         counters.exceptions[1] = 9;
         let mut stats = Stats::new();
-        stats.add_queue(&queue("xdp:lo/0"), &counters);
-        stats.add_queue(&queue("xdp:lo/0"), &counters);
+        stats.add_queue(&queue("xdp:lo/0"), &counters, true);
+        assert_eq!(stats.nic.kind, "kernel");
+        stats.add_queue(&queue("xdp:lo/0"), &counters, false);
+        assert_eq!(stats.nic.kind, "software");
         stats.add_engine(&EngineCounters {
             accepted: 4,
             offloaded: 1,

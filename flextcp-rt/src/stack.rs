@@ -20,6 +20,7 @@ mod tap;
 mod tests;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use flextcp_nic::buffer::Pool;
@@ -53,6 +54,7 @@ pub struct Host {
     kernel: Mutex<Option<KernelView>>,
     interfaces: Mutex<Interfaces>,
     listening: Mutex<Vec<Arc<listen::Listening>>>,
+    kernel_opened: AtomicU64,
 }
 
 static CURRENT: OnceLock<Result<Arc<Host>, ConfigError>> = OnceLock::new();
@@ -104,6 +106,7 @@ impl Host {
             guard: Guard::new(clock),
             interfaces: Mutex::new(Interfaces::default()),
             listening: Mutex::new(Vec::new()),
+            kernel_opened: AtomicU64::new(0),
             kernel: Mutex::new(kernel),
             pool,
             clock,
@@ -119,14 +122,28 @@ impl Host {
     /// Counters of the whole process.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::new();
-        for core in self.cores() {
+        let (cores, hairpin) = {
+            let interfaces = self.interfaces();
+            stats.nic.fallback = interfaces.refusals();
+            (interfaces.cores(), interfaces.hairpin())
+        };
+        for core in cores {
             let (nic, engine) = core.counters();
-            stats.add_queue(&core.capabilities(), &nic);
+            let within = hairpin
+                .as_ref()
+                .is_some_and(|hairpin| Arc::ptr_eq(hairpin, &core));
+            stats.add_queue(&core.capabilities(), &nic, within);
             stats.add_engine(&engine);
             stats.add_reactor(&core.reactor_counters());
         }
         stats.add_memory(self.pool.used(), self.pool.limit());
+        stats.connections.kernel_opened = self.kernel_opened.load(Ordering::Relaxed);
         stats
+    }
+
+    /// Counts a connection that became a kernel socket.
+    pub fn count_kernel_socket(&self) {
+        self.kernel_opened.fetch_add(1, Ordering::Relaxed);
     }
 
     fn cores(&self) -> Vec<Arc<Core>> {

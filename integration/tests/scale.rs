@@ -4,13 +4,22 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration::netns::{Namespace, require_privileges};
+use integration::netns::require_privileges;
 use integration::places::{Family, Place};
 use integration::process::{Process, serial};
 use integration::stack::StackKind;
+use integration::stats::{STATS_FILE, Stats};
+use tempfile::NamedTempFile;
 
-fn serve(place: &Place) -> (Process, String) {
-    let mut command = peer(place.server(), place.device());
+/// A server of ours, its address, and the file that gets its statistics when it ends.
+fn serve(place: &Place) -> (Process, String, NamedTempFile) {
+    let stats = NamedTempFile::new().unwrap();
+    // As a login shell has it: connections on the NIC need no descriptors.
+    let mut command = place.server().command("prlimit");
+    command
+        .args(["--nofile=1024:", env!("CARGO_BIN_EXE_bench"), "peer"])
+        .env("FLEXTCP_INTERFACES", place.device())
+        .env(STATS_FILE, stats.path());
     let listen = SocketAddr::new(place.server_ip(Family::V4), 0).to_string();
     command.args([
         "serve",
@@ -26,28 +35,30 @@ fn serve(place: &Place) -> (Process, String) {
                 .map(|address| address.trim().to_owned())
         })
         .unwrap();
-    (server, address)
+    (server, address, stats)
 }
 
-/// `bench peer` with room for many descriptors.
-fn peer(namespace: &Namespace, device: &str) -> std::process::Command {
-    let mut command = namespace.command("prlimit");
-    command
-        .args(["--nofile=40000:40000", env!("CARGO_BIN_EXE_bench"), "peer"])
-        .env("FLEXTCP_INTERFACES", device);
-    command
+/// Stops the server; all `connections` must have been on its NIC.
+fn assert_all_offloaded(server: Process, stats: &NamedTempFile, connections: u64) {
+    let server = server.finish(Duration::from_secs(30)).unwrap();
+    assert!(server.status.success(), "{}", server.stderr);
+    let stats = Stats::read_lines(stats.path()).unwrap();
+    assert_eq!(stats.len(), 1, "the server left no statistics");
+    stats[0].assert_offloaded();
+    assert_eq!(
+        stats[0].count("connections.ever_offloaded"),
+        connections,
+        "{stats:?}"
+    );
 }
 
 fn hold(place: &Place, server: &str, connections: usize) -> Process {
-    let mut command = peer(place.client(), place.device());
+    // The kernel's connections need one each.
+    let all = "ulimit -S -n $(ulimit -H -n) && exec \"$0\" peer load \"$@\"";
+    let mut command = place.client().command("sh");
     command
-        .args([
-            "load",
-            "--stack",
-            StackKind::Kernel.name(),
-            "--work",
-            "hold",
-        ])
+        .args(["-c", all, env!("CARGO_BIN_EXE_bench")])
+        .args(["--stack", StackKind::Kernel.name(), "--work", "hold"])
         .args([
             "--server",
             server,
@@ -70,7 +81,7 @@ fn a_thousand_idle_connections_cost_less_than_a_hundredth_of_a_core() {
     }
     let _serial = serial();
     let place = Place::veth("idle").unwrap();
-    let (server, address) = serve(&place);
+    let (server, address, stats) = serve(&place);
     let client = hold(&place, &address, 1000);
 
     // Delayed ACKs, adaptive spinning and buffers given back come to rest; then a window of time is the measure.
@@ -89,6 +100,7 @@ fn a_thousand_idle_connections_cost_less_than_a_hundredth_of_a_core() {
 
     let held = client.finish(Duration::from_secs(30)).unwrap();
     assert!(held.status.success(), "{}", held.stderr);
+    assert_all_offloaded(server, &stats, 1000);
 }
 
 #[test]
@@ -98,7 +110,7 @@ fn ten_thousand_connections_at_once() {
     }
     let _serial = serial();
     let place = Place::veth("scale").unwrap();
-    let (server, address) = serve(&place);
+    let (server, address, stats) = serve(&place);
     let client = hold(&place, &address, 10_000);
     let held = client.finish(Duration::from_secs(120)).unwrap();
     assert!(
@@ -107,4 +119,5 @@ fn ten_thousand_connections_at_once() {
         held.stderr,
         server.stderr()
     );
+    assert_all_offloaded(server, &stats, 10_000);
 }

@@ -105,8 +105,8 @@ impl TcpListener {
     /// Safe: a dropped future has taken no connection.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let Some(flex) = &self.listener.flex else {
-            let (stream, peer) = self.listener.kernel.accept().await?;
-            return Ok((TcpStream::kernel(stream), peer));
+            let accepted = self.listener.kernel.accept().await?;
+            return Ok(host::kernel_accepted(accepted));
         };
         let kernel_first = self.kernel_first();
         let mut kernel = pin!(self.listener.kernel.accept());
@@ -115,12 +115,7 @@ impl TcpListener {
             either_first(
                 kernel_first,
                 cx,
-                |cx| {
-                    kernel
-                        .as_mut()
-                        .poll(cx)
-                        .map_ok(|(stream, peer)| (TcpStream::kernel(stream), peer))
-                },
+                |cx| kernel.as_mut().poll(cx).map_ok(host::kernel_accepted),
                 |cx| {
                     flex.as_mut()
                         .poll(cx)
@@ -138,7 +133,7 @@ impl TcpListener {
             cx,
             |cx| {
                 let accepted = self.listener.kernel.poll_accept(cx);
-                accepted.map_ok(|(stream, peer)| (TcpStream::kernel(stream), peer))
+                accepted.map_ok(host::kernel_accepted)
             },
             |cx| match &self.listener.flex {
                 Some(flex) => flex

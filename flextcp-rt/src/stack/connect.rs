@@ -93,6 +93,7 @@ impl Host {
             }
             None => tokio::net::TcpStream::connect(remote).await?,
         };
+        self.count_kernel_socket();
         Ok(Connection::Kernel(stream))
     }
 

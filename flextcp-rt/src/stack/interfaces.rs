@@ -69,6 +69,21 @@ impl Interfaces {
         attached.chain(tap).chain(&self.hairpin).cloned().collect()
     }
 
+    /// Why interfaces that were tried have no cores.
+    pub(super) fn refusals(&self) -> Vec<String> {
+        let attached = self
+            .attached
+            .values()
+            .filter_map(|tried| tried.as_ref().err());
+        let tap = self.tap.iter().filter_map(|tried| tried.as_ref().err());
+        let mut reasons: Vec<_> = attached
+            .chain(tap)
+            .map(|refused| refused.reason.clone())
+            .collect();
+        reasons.sort();
+        reasons
+    }
+
     /// The core of connections within the process, if one was needed so far.
     pub(super) fn hairpin(&self) -> Option<Arc<Core>> {
         self.hairpin.clone()
