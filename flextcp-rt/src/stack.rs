@@ -6,12 +6,14 @@
 //! | `interfaces` | which interfaces have cores; attaching them on first use; the hairpin; falling back |
 //! | `connect` | outgoing connections: route, neighbour, port, core |
 //! | `exit` | the orderly end of the process |
+//! | `follower` | changes of addresses, routes and neighbours |
 //! | `handover` | connections that become kernel sockets |
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
 mod connect;
 mod exit;
+mod follower;
 mod handover;
 mod interfaces;
 mod listen;

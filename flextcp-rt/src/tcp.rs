@@ -642,11 +642,14 @@ impl Engine {
         self.conns.get(conn).map(Conn::info)
     }
 
-    /// The next hop to `remote` has another hardware address now.
-    pub fn set_link(&mut self, now: Instant, remote: IpAddr, mac: MacAddr) {
+    /// Next hops may have changed: `next_hop` tells the hardware address on the way to a remote address, `None` to
+    /// leave it. Visits every connection.
+    pub fn relink(&mut self, now: Instant, next_hop: impl Fn(IpAddr) -> Option<MacAddr>) {
         let mut moved = Vec::new();
         for conn in self.conns.iter_mut() {
-            if conn.tuple.remote.0 == remote && conn.link.remote_mac != mac {
+            if let Some(mac) = next_hop(conn.tuple.remote.0)
+                && mac != conn.link.remote_mac
+            {
                 conn.link.remote_mac = mac;
                 conn.wanted.claim |= !conn.on_host();
                 moved.push(conn.id);

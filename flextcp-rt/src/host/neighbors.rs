@@ -49,6 +49,13 @@ impl Neighbors {
             .unwrap_or(Neighbor::Unknown)
     }
 
+    /// The neighbours whose hardware address is known: (interface, address) and that.
+    pub fn macs(&self) -> impl Iterator<Item = ((u32, IpAddr), MacAddr)> {
+        self.entries
+            .iter()
+            .filter_map(|(key, neighbor)| Some((*key, neighbor.mac()?)))
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
     }

@@ -227,6 +227,11 @@ impl KernelView {
         }
     }
 
+    /// The neighbours whose hardware address is known: (interface, address) and that.
+    pub fn neighbor_macs(&self) -> impl Iterator<Item = ((u32, IpAddr), MacAddr)> {
+        self.neighbors.macs()
+    }
+
     /// Has the kernel resolve a neighbour, or confirm a stale one, as if it had a packet to send (`NTF_USE`).
     /// The answer comes as a notification: wait on [`fd`](Self::fd), [`refresh`](Self::refresh), look again.
     ///

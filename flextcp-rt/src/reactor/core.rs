@@ -18,7 +18,7 @@ use flextcp_nic::nic::{
 };
 use flextcp_nic::port::TxFrame;
 use flextcp_nic::time::Instant;
-use flextcp_nic::wire::MAX_HEADER_LEN;
+use flextcp_nic::wire::{MAX_HEADER_LEN, MacAddr};
 
 use super::clock::Clock;
 use super::driver::DriverShared;
@@ -59,6 +59,8 @@ enum Request {
     Command(Token, Command),
     /// The application took a connection off the accept queue.
     Accepted(ListenerId),
+    /// The engine has something to say: nothing but a turn.
+    Turn,
 }
 
 /// One core.
@@ -334,6 +336,7 @@ impl Core {
                 Request::Doorbell(token) => inner.doorbell(now, token),
                 Request::Command(token, command) => inner.command(now, token, command),
                 Request::Accepted(listener) => inner.engine.accepted(listener),
+                Request::Turn => {}
             }
         }
         taken
@@ -528,6 +531,23 @@ impl Core {
             done: waiting,
             abort: Some((driver, token)),
         })
+    }
+}
+
+/// Changes around the host.
+impl Core {
+    /// [`Engine::relink`]; connections on the NIC come back and go there again.
+    pub(crate) fn relink(&self, next_hop: impl Fn(IpAddr) -> Option<MacAddr>) {
+        let now = self.now();
+        let mut inner = self.lock();
+        inner.engine.relink(now, next_hop);
+        let driver = inner.drivers.first().map(|(_, driver)| driver.clone());
+        drop(inner);
+        self.requests.push(Request::Turn);
+        match driver {
+            Some(driver) => driver.wake(),
+            None => self.guard.watch(),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use flextcp_nic::soft::{SoftConfig, SoftNic};
 use flextcp_nic::steer::{SteerAll, Steering};
 
 use super::Host;
+use super::follower::Follower;
 use super::tap::TapLink;
 use crate::config::{self, Config, NicChoice};
 use crate::reactor::core::Core;
@@ -27,6 +28,7 @@ pub(super) struct Interfaces {
     hairpin: Option<Arc<Core>>,
     pub(super) tap: Option<Result<TapLink, Refused>>,
     attached: HashMap<u32, Result<Attached, Refused>>,
+    pub(super) follower: Option<Follower>,
     warned: bool,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Interfaces {
 #[derive(Debug)]
 struct Attached {
     /// Keeps the XDP program attached.
-    _interface: XdpInterface,
+    interface: XdpInterface,
     cores: Vec<Arc<Core>>,
 }
 
@@ -128,8 +130,12 @@ impl Host {
             link
         };
         let mut interfaces = self.interfaces();
-        interfaces.attached.entry(ifindex).or_insert_with(|| {
+        let Interfaces {
+            attached, follower, ..
+        } = &mut *interfaces;
+        attached.entry(ifindex).or_insert_with(|| {
             self.attach(&link.name)
+                .inspect(|attached| follow(follower, ifindex, attached))
                 .map_err(|error| Refused::new(&format!("interface {}", link.name), &error))
         });
         match interfaces.attached.get(&ifindex) {
@@ -210,10 +216,7 @@ impl Host {
                 )
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Attached {
-            _interface: interface,
-            cores,
-        })
+        Ok(Attached { interface, cores })
     }
 
     /// Every address of this host: what a wildcard stands for.
@@ -222,10 +225,7 @@ impl Host {
         let Some(view) = kernel.as_ref() else {
             return Vec::new();
         };
-        view.links()
-            .flat_map(|link| view.addresses_of(link.index))
-            .map(|own| own.addr)
-            .collect()
+        super::follower::addresses(view).collect()
     }
 
     pub(super) fn build_core(
@@ -252,6 +252,20 @@ impl Host {
                 "{error}; its connections use kernel sockets (FLEXTCP_NIC=off silences this, FLEXTCP_FALLBACK=deny makes it an error)"
             );
         }
+    }
+}
+
+/// Has changes around an interface followed. Without, its connections go on as things are now.
+fn follow(follower: &mut Option<Follower>, ifindex: u32, attached: &Attached) {
+    if follower.is_none() {
+        *follower = Follower::start()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "changes of addresses and neighbours are not followed");
+            })
+            .ok();
+    }
+    if let Some(follower) = follower {
+        follower.follow(ifindex, attached.interface.steering(), &attached.cores);
     }
 }
 
