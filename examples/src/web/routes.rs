@@ -49,7 +49,7 @@ impl ServerInfo {
     }
 }
 
-/// All routes. Requests need a [`Connection`] in their extensions, which [`super::serve`] adds.
+/// All routes. Requests need a `Connection` in their extensions, which [`super::serve`] adds.
 pub fn router(server: ServerInfo) -> Router {
     Router::new()
         .route("/", get(index))
