@@ -218,6 +218,8 @@ fn full_accept_queue_ignores_the_last_ack() {
     let late = sim.connect(41_900, SocketOptions::default());
     sim.settle();
     assert_eq!(sim.state(0, late), State::SynSent);
+    let counters = sim.hosts[1].engine.counters();
+    assert_eq!((counters.accepted, counters.listen_overflow), (2, 1));
     sim.hosts[1].engine.accepted(listener);
     sim.run(2 * SECOND);
     assert_eq!(sim.state(0, late), State::Established);
@@ -262,6 +264,8 @@ fn zero_window_is_probed_until_it_opens() {
     });
     assert!(done, "{} of {}", got.len(), data.len());
     assert!(got == data);
+    let counters = sim.hosts[0].engine.counters();
+    assert!(counters.recovery.window_probes > 0, "{counters:?}");
 }
 
 #[test]
@@ -269,9 +273,18 @@ fn dead_peer_times_out() {
     let mut sim = Sim::plain();
     let (client, _server) = sim.pair();
     sim.cut = [true, true];
+    assert!(!sim.hosts[0].engine.has_unfinished());
     sim.write(0, client, b"anybody?");
+    sim.run(SECOND);
+    assert!(sim.hosts[0].engine.has_unfinished());
     sim.run(1200 * SECOND);
     assert_eq!(sim.hosts[0].failed, [(client, ConnError::TimedOut)]);
+    assert!(!sim.hosts[0].engine.has_unfinished());
+    let counters = sim.hosts[0].engine.counters();
+    assert_eq!((counters.connected, counters.failed), (1, 1));
+    assert_eq!(counters.host_owned + counters.offloaded, 0);
+    // Linux's tcp_retries2.
+    assert_eq!(counters.recovery.timeouts, 15);
     assert!(sim.hosts[0].engine.poll_timeout().is_none());
 }
 
@@ -577,6 +590,11 @@ fn loss_is_repaired_without_timeouts() {
         len as f64 / seconds / 1e6,
         info.total_retrans
     );
+    let sender = sim.hosts[0].engine.counters();
+    assert_eq!(sender.recovery.retransmitted, info.total_retrans);
+    assert!(sender.recovery.fast_recoveries > 0, "{sender:?}");
+    let receiver = sim.hosts[1].engine.counters();
+    assert!(receiver.recovery.out_of_order > 0, "{receiver:?}");
     // 5,800 segments, 58 lost: many more retransmissions than losses would be spurious.
     assert!(info.total_retrans < 400, "{info:?}");
     assert!(seconds < 15.0, "{seconds} s: {info:?}");

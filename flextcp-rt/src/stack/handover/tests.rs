@@ -186,6 +186,34 @@ fn an_accepted_connection_is_handed_over_with_its_queues() {
     });
 }
 
+/// The addresses are those that the program saw before, whatever the families are.
+#[test]
+fn a_handed_over_connection_keeps_the_addresses_of_its_listeners_family() {
+    in_namespace(|| {
+        runtime().block_on(async {
+            let host = host(&["lo"]);
+            let (listener, addr) = listen(&host, (Ipv6Addr::UNSPECIFIED, 0).into());
+            for ip in [Ipv4Addr::LOCALHOST.into(), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+                let mut peer = TcpStream::connect((ip, addr.port())).unwrap();
+                blocking(&peer);
+                let server = accept(&listener).await;
+                let addresses = (server.local_addr(), server.peer_addr().unwrap());
+                let mut server = host.into_std(server).unwrap();
+                assert_eq!(server.local_addr().unwrap(), addresses.0);
+                assert_eq!(server.peer_addr().unwrap(), addresses.1);
+                assert_eq!(host.stats().connections.host, 0, "nothing of it stays");
+                blocking(&server);
+                peer.write_all(b"ping").unwrap();
+                let mut buf = [0; 4];
+                server.read_exact(&mut buf).unwrap();
+                server.write_all(&buf).unwrap();
+                peer.read_exact(&mut buf).unwrap();
+                assert_eq!(&buf, b"ping");
+            }
+        });
+    });
+}
+
 /// A connection that we opened leaves its port to the kernel's socket.
 #[test]
 fn an_outgoing_connection_is_handed_over() {
