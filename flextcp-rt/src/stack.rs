@@ -47,7 +47,7 @@ pub enum Connection {
     Flex(Stream),
 }
 
-/// One process's FlexTCP. See the [module](self).
+/// One process's FlexTCP: its configuration, its cores, and what listens.
 pub struct Host {
     config: Config,
     clock: Clock,

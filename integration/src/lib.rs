@@ -8,7 +8,7 @@
 //! | [`stats`] | what a process reports about its connections |
 //! | [`stack`] | flextcp_net and tokio::net behind one trait |
 //! | [`peer`] | the servers and loads that benchmark and tests run in processes of their own |
-//! | [`bench`] | the benchmark: rounds, statistics, tables, plots |
+//! | [`mod@bench`] | the benchmark: rounds, statistics, tables, plots |
 #![forbid(unsafe_code)]
 
 pub mod bench;
