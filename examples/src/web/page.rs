@@ -55,6 +55,9 @@ show(); setInterval(show, 2000);
 </html>
 "#;
 
+/// The verdict is padded to this: to ab, a page whose length changes between requests is a failure.
+const VERDICT_LEN: usize = 128;
+
 pub(super) fn render(this: &ThisConnection) -> String {
     let verdict = match (this.offloaded, this.transport) {
         (true, _) => {
@@ -71,10 +74,33 @@ pub(super) fn render(this: &ThisConnection) -> String {
     };
     format!(
         "{HEAD}\
-         <tr><th>This connection</th><td>{verdict}</td></tr>\n\
+         <tr><th>This connection</th><td>{verdict:<VERDICT_LEN$}</td></tr>\n\
          <tr><th>Protocol</th><td>{http}, {tls}</td></tr>\n\
          {TAIL}",
         http = this.http,
         tls = this.tls.unwrap_or("no TLS"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_as_long_on_the_nic_as_off_it() {
+        let page = |offloaded, transport| {
+            render(&ThisConnection {
+                offloaded,
+                transport,
+                http: "HTTP/1.1".to_owned(),
+                tls: None,
+                peer: String::new(),
+                local: None,
+            })
+        };
+        let on = page(true, "flextcp");
+        assert!(on.contains("class=yes"));
+        assert_eq!(on.len(), page(false, "flextcp").len());
+        assert_eq!(on.len(), page(false, "kernel").len());
+    }
 }
