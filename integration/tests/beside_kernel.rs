@@ -242,6 +242,30 @@ fn a_graceful_stop_loses_no_byte() {
     assert!(server.status.success(), "{}", server.stderr);
 }
 
+#[test]
+fn the_settings_of_lo_are_put_back_at_the_end() {
+    if !require_privileges("the_settings_of_lo_are_put_back_at_the_end") {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::loopback("settings").unwrap();
+    let settings = || {
+        ["route_localnet", "accept_local"].map(|name| {
+            let path = format!("/proc/sys/net/ipv4/conf/lo/{name}");
+            let read = place.server().within(|| fs::read_to_string(path));
+            read.unwrap().unwrap().trim().to_owned()
+        })
+    };
+    let before = settings();
+    let options = ServerOptions::new("http", place.server_ip(Family::V4), place.device());
+    let server = Server::start(place.server(), &options).unwrap();
+    assert_eq!(settings(), ["1", "1"]);
+    server.process.signal(Signal::TERM).unwrap();
+    let server = server.process.finish(LIMIT).unwrap();
+    assert!(server.status.success(), "{}", server.stderr);
+    assert_eq!(settings(), before);
+}
+
 /// A copy of an example that any user may run, and its directory.
 fn for_everybody(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();

@@ -30,6 +30,7 @@ extern "C" fn at_exit() {
     drop(catch_unwind(AssertUnwindSafe(|| {
         if let Some(Ok(host)) = CURRENT.get() {
             host.drain(DRAIN);
+            host.interfaces().restore_settings();
             if let Some(path) = std::env::var_os(STATS_FILE)
                 && let Ok(line) = serde_json::to_string(&host.stats())
                 && let Ok(mut file) = std::fs::OpenOptions::new()

@@ -71,6 +71,13 @@ impl Interfaces {
         attached.chain(tap).chain(&self.hairpin).cloned().collect()
     }
 
+    /// Puts back the settings of the system that the interfaces needed.
+    pub(super) fn restore_settings(&self) {
+        for attached in self.attached.values().flatten() {
+            attached.interface.restore_settings();
+        }
+    }
+
     /// Why interfaces that were tried have no cores.
     pub(super) fn refusals(&self) -> Vec<String> {
         let attached = self

@@ -31,7 +31,7 @@ pub(super) struct Attached {
     generic: bool,
     // Dropped in this order: first the program goes, then the settings it needed.
     _link: OwnedFd,
-    _settings: LoopbackSettings,
+    settings: Mutex<LoopbackSettings>,
 }
 
 impl fmt::Debug for Attached {
@@ -113,13 +113,22 @@ impl XdpInterface {
             device,
             generic,
             _link: link,
-            _settings: settings,
+            settings: Mutex::new(settings),
         };
         Ok(Self {
             attached: Arc::new(attached),
             config,
             steering,
         })
+    }
+
+    /// Puts the system's settings back at once, ports in use or not: for the end of a process, which drops nothing
+    /// that is static.
+    pub fn restore_settings(&self) {
+        let settings = &self.attached.settings;
+        drop(std::mem::take(
+            &mut *settings.lock().unwrap_or_else(PoisonError::into_inner),
+        ));
     }
 
     /// Opens queue `queue`; it receives from the moment of the return.
