@@ -23,7 +23,8 @@
 //!
 //! # Where it differs
 //! - The descriptor of `AsFd` is a *shadow socket* for a connection on the NIC: options set through it take
-//!   effect with the next operation on the stream, I/O on it does not work.
+//!   effect with the next operation on the stream, received bytes can be read and peeked at through it, best within
+//!   `try_io` and `async_io`, and writes to it fail.
 //! - `SO_LINGER` with a time does not block; zero resets.
 //!
 //! # Features

@@ -23,6 +23,8 @@ pub mod ports;
 pub mod repair;
 #[cfg(target_os = "linux")]
 pub mod routes;
+#[cfg(target_os = "linux")]
+pub(crate) mod sockopt;
 
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) mod testing;

@@ -17,6 +17,8 @@
 
 mod accept;
 mod handle;
+#[cfg(target_os = "linux")]
+mod mirror;
 mod readiness;
 mod runtime;
 mod stream;
@@ -30,6 +32,8 @@ use std::sync::Arc;
 pub use accept::{AcceptQueue, FlexListener};
 pub use flextcp_nic::flow::Token;
 pub use handle::StreamHandle;
+#[cfg(target_os = "linux")]
+pub use mirror::Mirror;
 pub use readiness::Wakers;
 pub use runtime::RuntimeHandle;
 pub(crate) use runtime::gone as runtime_shutdown_error;

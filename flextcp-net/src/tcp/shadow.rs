@@ -1,14 +1,14 @@
-//! Shadow sockets: a kernel socket beside a connection on the NIC, for code that sets options by descriptor.
+//! Shadow sockets: a kernel socket beside a connection on the NIC, for code that sets options or reads by descriptor.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flextcp_rt::options::{SocketOption, SocketOptions};
-use flextcp_rt::socket::Stream;
+use flextcp_rt::socket::{Mirror, Stream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::sockopt;
@@ -166,9 +166,11 @@ fn changes(old: &SocketOptions, new: &SocketOptions) -> Vec<SocketOption> {
 #[derive(Debug, Default)]
 pub(crate) struct Shadow {
     /// With the options as last read back: what differs was set through the descriptor.
-    socket: OnceLock<Option<(Socket, Mutex<SocketOptions>)>>,
+    socket: OnceLock<Option<(Arc<Mirror>, Mutex<SocketOptions>)>>,
     /// The descriptor was lent since options were last read back.
     lent: AtomicBool,
+    /// How many operations of the program's own run, which may read by descriptor.
+    operations: AtomicUsize,
 }
 
 impl Shadow {
@@ -181,15 +183,37 @@ impl Shadow {
             let socket = new_socket(if v6 { Domain::IPV6 } else { Domain::IPV4 }).ok()?;
             apply(&stream.options(), &socket, v6);
             let seen = options_of(&SockRef::from(&socket));
-            Some((socket, Mutex::new(seen)))
+            Some((stream.mirror(socket), Mutex::new(seen)))
         });
         match shadow {
-            Some((socket, _)) => {
-                self.lent.store(true, Ordering::Release);
-                socket.as_fd()
+            Some((mirror, _)) => {
+                self.lend(mirror);
+                mirror.socket().as_fd()
             }
             None => stdin(),
         }
+    }
+
+    fn lend(&self, mirror: &Arc<Mirror>) {
+        self.lent.store(true, Ordering::Release);
+        mirror.lend(self.operations.load(Ordering::Relaxed) > 0);
+    }
+
+    /// Runs an operation of the program's own, which may read by descriptor, also by one lent before.
+    pub(crate) fn run<R>(&self, operation: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        let running = Running::start(&self.operations);
+        if let Some(Some((mirror, _))) = self.socket.get() {
+            self.lend(mirror);
+        }
+        let result = operation();
+        drop(running);
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::WouldBlock
+            && let Some(Some((mirror, _))) = self.socket.get()
+        {
+            mirror.read_all_shown();
+        }
+        result
     }
 
     /// Takes over what was set through the descriptor since it was last lent.
@@ -197,9 +221,10 @@ impl Shadow {
         if !self.lent.load(Ordering::Relaxed) || !self.lent.swap(false, Ordering::AcqRel) {
             return;
         }
-        if let Some(Some((socket, seen))) = self.socket.get() {
+        if let Some(Some((mirror, seen))) = self.socket.get() {
+            mirror.settle();
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = options_of(&SockRef::from(socket));
+            let now = options_of(&SockRef::from(mirror.socket()));
             let before = std::mem::replace(&mut *seen, now.clone());
             let current = stream.options();
             for option in changes(&before, &now) {
@@ -214,11 +239,35 @@ impl Shadow {
 
     /// Sets `option` on the shadow too, if there is one, so that it reads back.
     pub(crate) fn follow(&self, stream: &Stream, local: SocketAddr) {
-        if let Some(Some((socket, seen))) = self.socket.get() {
+        if let Some(Some((mirror, seen))) = self.socket.get() {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            apply(&stream.options(), socket, local.is_ipv6());
-            *seen = options_of(&SockRef::from(socket));
+            apply(&stream.options(), mirror.socket(), local.is_ipv6());
+            *seen = options_of(&SockRef::from(mirror.socket()));
         }
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        if let Some(Some((mirror, _))) = self.socket.get() {
+            mirror.settle();
+        }
+    }
+}
+
+/// Counts an operation while it runs, to its end or a panic.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn start(operations: &'a AtomicUsize) -> Self {
+        operations.fetch_add(1, Ordering::Relaxed);
+        Self(operations)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

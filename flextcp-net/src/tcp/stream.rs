@@ -37,8 +37,9 @@ pub(crate) enum Inner {
 
 /// A connection on the NIC.
 pub(crate) struct Flex {
-    stream: Stream,
+    /// Dropped first: what was read through it is not unread when the stream goes.
     shadow: Shadow,
+    stream: Stream,
 }
 
 impl Flex {
@@ -285,7 +286,10 @@ impl TcpStream {
         interest: Interest,
         f: impl FnOnce() -> io::Result<R>,
     ) -> io::Result<R> {
-        either!(self, stream => stream.try_io(interest, f))
+        match &self.inner {
+            Inner::Kernel(stream) => stream.try_io(interest, f),
+            Inner::Flex(flex) => flex.stream().try_io(interest, || flex.shadow.run(f)),
+        }
     }
 
     /// Runs `f` when the stream is ready for `interest`, again as long as it says `WouldBlock`.
@@ -298,9 +302,15 @@ impl TcpStream {
     pub async fn async_io<R>(
         &self,
         interest: Interest,
-        f: impl FnMut() -> io::Result<R>,
+        mut f: impl FnMut() -> io::Result<R>,
     ) -> io::Result<R> {
-        either!(self, stream => stream.async_io(interest, f).await)
+        match &self.inner {
+            Inner::Kernel(stream) => stream.async_io(interest, f).await,
+            Inner::Flex(flex) => {
+                let operation = || flex.shadow.run(&mut f);
+                flex.stream().async_io(interest, operation).await
+            }
+        }
     }
 
     /// Ends the write direction; returns at once.
@@ -587,8 +597,9 @@ impl AsRef<Self> for TcpStream {
     }
 }
 
-/// Of a connection on the NIC this is a shadow socket, made on first use: options set through it take effect with
-/// the next operation on the stream, I/O on it does not work.
+/// Of a connection on the NIC this is a shadow socket, made on first use. Options set through it take effect with the
+/// next operation on the stream. It shows what the stream received and did not read, to be peeked at or read until
+/// the next operation on the stream; in `try_io` and `async_io` always. Writes to it fail.
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.inner {

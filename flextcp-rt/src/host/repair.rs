@@ -12,8 +12,6 @@
 //! Only ESTABLISHED connections are handed over: repair mode has no way to make a socket that has seen or
 //! sent a FIN.
 
-mod sockopt;
-
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use super::ports::{Reservation, socket_for};
+use super::sockopt;
 
 /// A connection as it is handed over. Sequence numbers are those of the next bytes, as in RFC 9293.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -525,6 +524,9 @@ fn fill(mut socket: &Socket, bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+impl sockopt::Plain for TcpRepairOpt {}
+impl sockopt::Plain for TcpRepairWindow {}
 
 fn set_repair(fd: BorrowedFd<'_>, mode: i32) -> io::Result<()> {
     set_tcp(fd, libc::TCP_REPAIR, &[mode])

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use super::readiness::{ERROR, READ_CLOSED, READABLE, Readiness, WRITABLE, WRITE_CLOSED, Wakers};
 use super::runtime::Dependent;
@@ -19,6 +20,8 @@ const WRITE_SHUT: u32 = 1 << 1;
 const FAILED: u32 = 1 << 2;
 /// The stream is dropped.
 const ORPHANED: u32 = 1 << 3;
+/// Somebody is to be told of arrivals, besides the tasks that wait.
+const OBSERVED: u32 = 1 << 4;
 
 /// Freed bytes worth a window update, until the core says otherwise: one full segment. It must not exceed the
 /// smallest receive ring.
@@ -53,6 +56,7 @@ pub(super) struct Shared {
     freed_threshold: AtomicU32,
     error: Mutex<Option<PendingError>>,
     options: Mutex<SocketOptions>,
+    observer: Mutex<Option<Waker>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,6 +85,7 @@ impl Shared {
             freed_threshold: AtomicU32::new(DEFAULT_FREED_THRESHOLD),
             error: Mutex::new(None),
             options: Mutex::new(options),
+            observer: Mutex::new(None),
         })
     }
 
@@ -167,6 +172,27 @@ impl Shared {
         news
     }
 
+    /// Has `observer` woken by every arrival, before the tasks.
+    pub(super) fn observe(&self, observer: Waker) {
+        let replaced = lock(&self.observer).replace(observer);
+        self.raise(OBSERVED);
+        drop(replaced);
+    }
+
+    pub(super) fn stop_observing(&self) {
+        self.state.fetch_and(!OBSERVED, Ordering::AcqRel);
+        let observer = lock(&self.observer).take();
+        drop(observer);
+    }
+
+    fn tell_observer(&self, wakers: &mut Wakers) {
+        if self.state(OBSERVED)
+            && let Some(observer) = &*lock(&self.observer)
+        {
+            wakers.push(observer.clone());
+        }
+    }
+
     pub(super) fn orphan(&self) -> bool {
         self.raise(ORPHANED)
     }
@@ -222,6 +248,7 @@ impl StreamHandle {
 
     /// Bytes were published in the receive ring.
     pub fn on_readable(&self, wakers: &mut Wakers) {
+        self.shared.tell_observer(wakers);
         self.shared.readiness.set(READABLE, wakers);
     }
 
@@ -233,6 +260,7 @@ impl StreamHandle {
     /// The peer's FIN arrived. Call it after its last byte was published.
     pub fn on_peer_closed(&self, wakers: &mut Wakers) {
         self.shared.raise(PEER_CLOSED);
+        self.shared.tell_observer(wakers);
         let closed = if self.shared.is_write_closed() {
             WRITE_CLOSED | WRITABLE
         } else {
@@ -259,6 +287,7 @@ impl StreamHandle {
 
     fn over(&self, error: u64, wakers: &mut Wakers) {
         if self.shared.raise(FAILED) || error != 0 {
+            self.shared.tell_observer(wakers);
             let bits = READABLE | WRITABLE | READ_CLOSED | WRITE_CLOSED | error;
             self.shared.readiness.set(bits, wakers);
         }

@@ -105,7 +105,7 @@ impl Wakers {
         }
     }
 
-    fn push(&mut self, waker: Waker) {
+    pub(super) fn push(&mut self, waker: Waker) {
         self.0.push(waker);
     }
 }

@@ -65,6 +65,10 @@ impl Stream {
         self.shared.addresses.peer
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The core that owns the connection.
     pub fn core(&self) -> &Arc<dyn Core> {
         &self.shared.core

@@ -1,5 +1,7 @@
 //! Tests of the socket against a core that only takes notes.
 
+mod mirror;
+
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

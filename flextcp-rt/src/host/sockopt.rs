@@ -5,16 +5,14 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Plain data that the kernel reads or fills in: any bit pattern is a value, and there is no padding.
-pub(super) trait Plain: Copy {}
+pub(crate) trait Plain: Copy {}
 
 impl Plain for i32 {}
 impl Plain for u32 {}
 impl<const N: usize> Plain for [u8; N] {}
-impl Plain for super::TcpRepairOpt {}
-impl Plain for super::TcpRepairWindow {}
 
 /// `setsockopt` with an array of values.
-pub(super) fn set<T: Plain>(
+pub(crate) fn set<T: Plain>(
     fd: BorrowedFd<'_>,
     level: i32,
     name: i32,
@@ -32,7 +30,7 @@ pub(super) fn set<T: Plain>(
 }
 
 /// `getsockopt` of one value; what the kernel does not fill in stays zero.
-pub(super) fn get<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
+pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut bytes = libc::socklen_t::try_from(size_of::<T>()).expect("options are a few bytes");
     // SAFETY: the kernel writes at most `bytes` bytes, the size of `value`.
@@ -53,7 +51,7 @@ pub(super) fn get<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Re
 }
 
 /// An `ioctl` that answers with a count: `SIOCINQ`, `SIOCOUTQ`, `SIOCOUTQNSD`.
-pub(super) fn count(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<usize> {
+pub(crate) fn count(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<usize> {
     let mut answer: libc::c_int = 0;
     // SAFETY: each of these requests writes one int through the pointer.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut answer) };
@@ -63,9 +61,18 @@ pub(super) fn count(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<usiz
     usize::try_from(answer).map_err(io::Error::other)
 }
 
+/// `tcpi_bytes_received`: bytes that arrived in order, and one for a FIN.
+pub(crate) fn bytes_received(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    const OFFSET: usize = 128;
+    let info: [u8; OFFSET + 8] = get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&info[OFFSET..]);
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// Makes the kernel drop every segment that arrives for this socket before TCP sees it: its peer believes them
 /// lost. Classic BPF of one instruction, `ret 0`.
-pub(super) fn drop_incoming(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn drop_incoming(fd: BorrowedFd<'_>) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = 0x06;
     let mut program = [libc::sock_filter {
         code: RETURN_CONSTANT,
