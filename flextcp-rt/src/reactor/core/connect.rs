@@ -1,0 +1,124 @@
+//! Connecting from a core.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use flextcp_nic::flow::{FlowTuple, Token};
+
+use super::Core;
+use super::request::Request;
+use crate::host::ports::Reservation;
+use crate::options::SocketOptions;
+use crate::reactor::driver::DriverShared;
+use crate::socket::{self, Command, Core as _, Stream};
+use crate::tcp::{AppBuffers, CommandError, Link};
+
+/// An outgoing connection as [`Core::connect`] wants it.
+pub(crate) struct ConnectRequest {
+    pub(crate) tuple: FlowTuple,
+    pub(crate) link: Link,
+    pub(crate) options: SocketOptions,
+    pub(crate) reservation: Reservation,
+    pub(crate) driver: Arc<DriverShared>,
+}
+
+/// The answer to a [`ConnectRequest`]; dropping it aborts the handshake.
+pub(crate) struct ConnectFuture {
+    done: tokio::sync::oneshot::Receiver<io::Result<Stream>>,
+    abort: Option<(Arc<DriverShared>, Token)>,
+}
+
+/// An outgoing connection whose handshake is on the way.
+pub(super) struct Connecting {
+    pub(super) tuple: FlowTuple,
+    pub(super) app: AppBuffers,
+    pub(super) driver: Arc<DriverShared>,
+    pub(super) reservation: Reservation,
+    pub(super) options: SocketOptions,
+    pub(super) done: tokio::sync::oneshot::Sender<io::Result<Stream>>,
+}
+
+impl Core {
+    /// Starts a handshake.
+    ///
+    /// # Errors
+    /// Gives the reservation back: `AddrNotAvailable` may be over at another port.
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        request: ConnectRequest,
+    ) -> Result<ConnectFuture, (io::Error, Reservation)> {
+        let ConnectRequest {
+            tuple,
+            link,
+            options,
+            reservation,
+            driver,
+        } = request;
+        let now = self.now();
+        let mut inner = self.lock();
+        // A former connection with these ends may have left for the kernel.
+        let steered = inner
+            .nic
+            .listen(tuple.local_addr())
+            .and_then(|()| inner.nic.include(tuple));
+        if let Err(error) = steered {
+            return Err((error, reservation));
+        }
+        let (conn, app) = match inner.engine.connect(now, tuple, link, options.clone()) {
+            Ok(started) => started,
+            Err(error) => {
+                inner.disown(tuple.local_addr());
+                return Err((connect_error(error), reservation));
+            }
+        };
+        let (done, waiting) = tokio::sync::oneshot::channel();
+        let token = Token::from(conn);
+        inner.connecting.insert(
+            token,
+            Connecting {
+                tuple,
+                app,
+                driver: driver.clone(),
+                reservation,
+                options,
+                done,
+            },
+        );
+        drop(inner);
+        self.requests.push(Request::Doorbell(token));
+        driver.wake();
+        Ok(ConnectFuture {
+            done: waiting,
+            abort: Some((driver, token)),
+        })
+    }
+}
+
+impl Future for ConnectFuture {
+    type Output = io::Result<Stream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.done).poll(cx).map(|answer| {
+            self.abort = None;
+            answer.unwrap_or_else(|_| Err(socket::runtime_shutdown_error()))
+        })
+    }
+}
+
+impl Drop for ConnectFuture {
+    fn drop(&mut self) {
+        if let Some((driver, token)) = self.abort.take() {
+            driver.command(token, Command::Abort);
+        }
+    }
+}
+
+/// `connect(2)`'s errno.
+fn connect_error(error: CommandError) -> io::Error {
+    match error {
+        CommandError::NoBuffers => io::Error::from_raw_os_error(libc::ENOBUFS),
+        _ => io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
+    }
+}

@@ -1,0 +1,158 @@
+//! What the engine says of its connections, delivered to their streams and listeners.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use flextcp_nic::flow::{FlowTuple, Token};
+
+use super::connect::Connecting;
+use super::{Inner, StreamEntry};
+use crate::socket::{self, Addresses, StreamHandle, Wakers};
+use crate::tcp::{AppBuffers, ConnError, ConnId, Event, ListenerId};
+
+impl Inner {
+    pub(super) fn deliver_events(&mut self, wakers: &mut Wakers) -> usize {
+        let mut delivered = 0;
+        while let Some(event) = self.engine.poll_event() {
+            delivered += 1;
+            match event {
+                Event::Readable(conn) => {
+                    self.with_stream(conn, |handle| handle.on_readable(wakers))
+                }
+                Event::Writable(conn) => {
+                    self.with_stream(conn, |handle| handle.on_writable(wakers))
+                }
+                Event::PeerClosed(conn) => {
+                    self.with_stream(conn, |handle| handle.on_peer_closed(wakers));
+                }
+                Event::Connected(conn) => self.connected(conn, wakers),
+                Event::Accepted {
+                    listener,
+                    conn,
+                    tuple,
+                    app,
+                } => {
+                    self.accepted(listener, conn, tuple, app, wakers);
+                }
+                Event::Failed { conn, error } => self.failed(conn, error, wakers),
+                Event::Closed(conn) => self.closed(conn, wakers),
+            }
+        }
+        delivered
+    }
+
+    pub(super) fn with_stream(&self, conn: ConnId, notify: impl FnOnce(&StreamHandle)) {
+        if let Some(entry) = self.streams.get(&conn.into()) {
+            notify(&entry.handle);
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, wakers: &mut Wakers) {
+        let token = Token::from(conn);
+        let Some(connecting) = self.connecting.remove(&token) else {
+            return;
+        };
+        let Connecting {
+            tuple,
+            app,
+            driver,
+            reservation,
+            options,
+            done,
+        } = connecting;
+        let addresses = Addresses {
+            local: tuple.local_addr(),
+            peer: tuple.remote_addr(),
+        };
+        let runtime = driver.runtime().clone();
+        let (stream, handle) = socket::pair(driver, token, app, addresses, options, Some(&runtime));
+        handle.on_connected(wakers);
+        self.streams.insert(
+            token,
+            StreamEntry {
+                handle,
+                owned: Some(tuple.local_addr()),
+                reservation: Some(reservation),
+            },
+        );
+        // When the caller gave up, the stream comes back here and its drop closes the connection.
+        drop(done.send(Ok(stream)));
+    }
+
+    fn accepted(
+        &mut self,
+        listener: ListenerId,
+        conn: ConnId,
+        tuple: FlowTuple,
+        app: AppBuffers,
+        wakers: &mut Wakers,
+    ) {
+        let Some(entry) = self.listeners.get(&listener) else {
+            return;
+        };
+        let token = Token::from(conn);
+        let (local, peer) = (tuple.local_addr(), tuple.remote_addr());
+        // An IPv6 socket names an IPv4 peer by its mapped address, as the kernel's does.
+        let addresses = if entry.local.is_ipv6() {
+            Addresses {
+                local: mapped(local),
+                peer: mapped(peer),
+            }
+        } else {
+            Addresses { local, peer }
+        };
+        let core = entry.driver.clone();
+        let (stream, handle) =
+            socket::pair(core, token, app, addresses, entry.options.clone(), None);
+        let owned = match self.nic.listen(local) {
+            Ok(()) => Some(local),
+            Err(error) => {
+                tracing::warn!(%local, %error, "this connection will not outlive its listener");
+                None
+            }
+        };
+        self.streams.insert(
+            token,
+            StreamEntry {
+                handle,
+                owned,
+                reservation: None,
+            },
+        );
+        entry.queue.push(stream, listener, wakers);
+    }
+
+    fn failed(&mut self, conn: ConnId, error: ConnError, wakers: &mut Wakers) {
+        if let Some(connecting) = self.connecting.remove(&conn.into()) {
+            self.disown(connecting.tuple.local_addr());
+            // Nobody wants the error of a connect that was given up.
+            drop(connecting.done.send(Err(error.into())));
+            return;
+        }
+        let errno = error.raw_os_error();
+        let kind = io::Error::from(error).kind();
+        self.with_stream(conn, |handle| handle.on_failed(kind, Some(errno), wakers));
+    }
+
+    fn closed(&mut self, conn: ConnId, wakers: &mut Wakers) {
+        let token = Token::from(conn);
+        if let Some(connecting) = self.connecting.remove(&token) {
+            self.disown(connecting.tuple.local_addr());
+        }
+        if let Some(entry) = self.streams.remove(&token) {
+            entry.handle.on_closed(wakers);
+            if let Some(local) = entry.owned {
+                self.disown(local);
+            }
+            drop(entry.reservation);
+        }
+    }
+}
+
+/// An IPv4 address as an IPv6 socket shows it.
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}

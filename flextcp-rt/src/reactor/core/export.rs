@@ -1,0 +1,114 @@
+//! Connections that leave a core for the kernel.
+
+use std::io;
+use std::net::TcpStream;
+
+use flextcp_nic::flow::{FlowTuple, Token};
+use flextcp_nic::nic::{Claim, StaleFlow};
+use flextcp_nic::time::Instant;
+
+use super::{Core, Inner};
+use crate::host::repair::{self, RepairState, RepairWindow};
+use crate::socket::Addresses;
+use crate::tcp::{ConnId, Exported};
+
+/// Polls that a NIC may take to give a claimed connection back.
+const CLAIM_POLLS: usize = 1000;
+
+impl Core {
+    /// Leaves frames of `tuple` to the kernel.
+    pub(crate) fn exclude(&self, tuple: FlowTuple) -> io::Result<()> {
+        self.lock().nic.exclude(tuple)
+    }
+
+    /// [`socket::Core::export`].
+    pub(super) fn export(
+        &self,
+        token: Token,
+        addresses: Addresses,
+        unread: &mut dyn FnMut() -> Vec<u8>,
+    ) -> io::Result<TcpStream> {
+        let now = self.now();
+        let conn = ConnId::from(token);
+        // No turn comes between, so nothing moves while the kernel's connection is built.
+        let mut inner = self.lock();
+        if inner.is_hairpin() {
+            return Err(not_exported(
+                "both its ends are in this process, and the kernel has never seen it",
+            ));
+        }
+        self.take_requests(&mut inner, now);
+        inner.claim(now, conn)?;
+        let exported = inner
+            .engine
+            .export(now, conn)
+            .ok_or_else(|| not_exported("it is not established any more"))?;
+        let tuple = exported.tuple;
+        let stream = repair::export(&repair_state(exported, addresses, unread()))?;
+        // From here on the kernel answers. What is on its way to us already is dropped, and comes again.
+        if let Err(error) = inner.nic.exclude(tuple) {
+            repair::discard(&stream)?;
+            return Err(error);
+        }
+        inner.engine.release(conn);
+        if let Some(entry) = inner.streams.remove(&token)
+            && let Some(local) = entry.owned
+        {
+            inner.disown(local);
+        }
+        Ok(stream)
+    }
+}
+
+impl Inner {
+    /// Has the engine own the connection.
+    fn claim(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
+        let Some(flow) = self.engine.flow(conn) else {
+            return Ok(());
+        };
+        match self.nic.claim(now, flow) {
+            Ok(Claim::Done(returned)) => self.take_back(now, returned),
+            Ok(Claim::Pending) | Err(StaleFlow) => {}
+        }
+        for _ in 0..CLAIM_POLLS {
+            if self.engine.flow(conn).is_none() {
+                return Ok(());
+            }
+            self.poll_nic(now)?;
+        }
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "the NIC does not give the connection back",
+        ))
+    }
+}
+
+fn not_exported(reason: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("the kernel cannot carry the connection on: {reason}"),
+    )
+}
+
+fn repair_state(exported: Exported, addresses: Addresses, recv_queue: Vec<u8>) -> RepairState {
+    RepairState {
+        local: addresses.local,
+        remote: addresses.peer,
+        snd_una: exported.snd_una,
+        rcv_nxt: exported.rcv_nxt,
+        recv_queue,
+        unacked: exported.unacked,
+        unsent: exported.unsent,
+        mss: exported.peer_mss,
+        window_scales: exported.window_scales,
+        sack_permitted: exported.sack,
+        timestamp: exported.timestamp,
+        window: RepairWindow {
+            snd_wl1: exported.snd_wl1,
+            snd_wnd: exported.snd_wnd,
+            max_window: exported.max_window,
+            rcv_wnd: exported.rcv_wnd,
+            rcv_wup: exported.rcv_wup,
+        },
+    }
+}

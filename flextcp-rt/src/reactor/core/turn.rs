@@ -1,0 +1,188 @@
+//! One turn: requests, timers, transmission and the moves between engine and NIC, then what arrived.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use flextcp_nic::nic::{Claim, Exception, Notification, Returned, Sink};
+use flextcp_nic::port::{TxFrame, TxOffload};
+use flextcp_nic::time::Instant;
+use flextcp_nic::wire::MAX_HEADER_LEN;
+
+use super::{Core, Inner, Streams};
+use crate::socket::Wakers;
+use crate::tcp::Engine;
+
+/// Frames taken in per turn before the woken tasks get to run.
+const POLL_BUDGET: usize = 64;
+/// Segments the engine may emit per turn.
+const TRANSMIT_BUDGET: usize = 256;
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// Frames, doorbells, commands and events handled; zero when idle.
+    pub(crate) work: usize,
+    /// When the core next has something to do by the clock.
+    pub(crate) next: Option<Instant>,
+}
+
+impl Core {
+    /// One turn: what the application did, timers, transmission; then what arrived.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub(crate) fn turn(&self, now: Instant) -> io::Result<Turn> {
+        // Woken when it is dropped, after the lock.
+        let mut wakers = Wakers::new();
+        self.turn_collecting(now, &mut wakers)
+    }
+
+    fn turn_collecting(&self, now: Instant, wakers: &mut Wakers) -> io::Result<Turn> {
+        let mut inner = self.lock();
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        if self.has_failed() {
+            return Ok(Turn {
+                work: 0,
+                next: None,
+            });
+        }
+        let mut work = self.take_requests(&mut inner, now);
+        work += inner.run_engine(now);
+        inner.nic.flush(now)?;
+        work += inner.poll_nic(now)?;
+        work += inner.deliver_events(wakers);
+        if work > 0 {
+            self.busy_turns.fetch_add(1, Ordering::Relaxed);
+        }
+        let next = match (inner.engine.poll_timeout(), inner.nic.poll_at()) {
+            (Some(engine), Some(nic)) => Some(engine.min(nic)),
+            (engine, nic) => engine.or(nic),
+        };
+        Ok(Turn { work, next })
+    }
+}
+
+impl Inner {
+    /// Timers, transmission and the moves between engine and NIC.
+    fn run_engine(&mut self, now: Instant) -> usize {
+        let mut work = 0;
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
+            work += 1;
+        }
+        while let Some((conn, flow)) = self.engine.poll_progress_request(now) {
+            // Stale: a punt is on its way through the same poll loop.
+            if let Ok(progress) = self.nic.progress(flow) {
+                self.engine.handle_progress(now, conn, progress);
+            }
+        }
+        while let Some((_, flow)) = self.engine.poll_claim() {
+            work += 1;
+            if let Ok(Claim::Done(returned)) = self.nic.claim(now, flow) {
+                self.take_back(now, returned);
+            }
+        }
+        work += self.transmit(now);
+        while let Some((conn, state, buffers)) = self.engine.poll_install(now) {
+            work += 1;
+            match self.nic.install(now, conn.into(), state, buffers) {
+                Ok(flow) => {
+                    self.engine.installed(now, conn, flow);
+                    self.with_stream(conn, |handle| handle.on_moved(true));
+                }
+                Err(refused) => self.engine.install_refused(now, conn, refused),
+            }
+        }
+        while let Some((flow, limits)) = self.engine.poll_limits() {
+            // Stale: the limits travel back with the flow and the engine applies its own.
+            let _ = self.nic.set_limits(flow, limits);
+        }
+        work
+    }
+
+    pub(super) fn take_back(&mut self, now: Instant, returned: Returned) {
+        self.with_stream(returned.token.into(), |handle| handle.on_moved(false));
+        self.engine.handle_returned(now, returned);
+    }
+
+    fn transmit(&mut self, now: Instant) -> usize {
+        let Self { nic, engine, .. } = self;
+        let capabilities = nic.capabilities();
+        let partial_checksum = capabilities.port.tx_checksum;
+        let mut header = [0_u8; MAX_HEADER_LEN];
+        let mut sent = 0;
+        while sent < TRANSMIT_BUDGET {
+            let Some(transmit) = engine.poll_transmit(now) else {
+                break;
+            };
+            let len = transmit
+                .segment
+                .emit(transmit.payload, partial_checksum, &mut header);
+            let frame = TxFrame {
+                header: &header[..len],
+                payload: transmit.payload,
+                offload: TxOffload {
+                    checksum: partial_checksum,
+                    segment: None,
+                },
+            };
+            if nic.transmit(now, frame).is_err() {
+                // The ring is full: hand the batch over and retry once; a frame lost here is lost on a full
+                // queue, and recovery treats it as such.
+                if nic.flush(now).is_err() || nic.transmit(now, frame).is_err() {
+                    break;
+                }
+            }
+            sent += 1;
+        }
+        sent
+    }
+
+    pub(super) fn poll_nic(&mut self, now: Instant) -> io::Result<usize> {
+        let Self {
+            nic,
+            engine,
+            streams,
+            ..
+        } = self;
+        let mut sink = CoreSink {
+            engine,
+            streams,
+            now,
+        };
+        nic.poll(now, POLL_BUDGET, &mut sink)
+    }
+}
+
+/// Where the NIC delivers during a turn.
+struct CoreSink<'a> {
+    engine: &'a mut Engine,
+    streams: &'a Streams,
+    now: Instant,
+}
+
+impl CoreSink<'_> {
+    fn note_returned(&self, returned: &Returned) {
+        if let Some(entry) = self.streams.get(&returned.token) {
+            entry.handle.on_moved(false);
+        }
+    }
+}
+
+impl Sink for CoreSink<'_> {
+    fn notification(&mut self, notification: Notification) {
+        self.engine.handle_notification(self.now, notification);
+    }
+
+    fn exception(&mut self, exception: Exception<'_>) {
+        if let Some(returned) = &exception.returned {
+            self.note_returned(returned);
+        }
+        self.engine.handle_exception(self.now, exception);
+    }
+
+    fn returned(&mut self, returned: Returned) {
+        self.note_returned(&returned);
+        self.engine.handle_returned(self.now, returned);
+    }
+}
