@@ -13,6 +13,7 @@ use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{MAX_HEADER_LEN, MacAddr, Packet, SegmentRepr, TcpFlags, parse};
 
 use super::*;
+use crate::options::SocketOptions;
 
 /// SplitMix64: tests print the seed and nothing else is random.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The engine against itself: handshakes, data, loss, closing.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use flextcp_nic::wire::TcpFlags;
@@ -7,6 +8,7 @@ use flextcp_nic::wire::TcpFlags;
 use super::sim::{Impairment, Rng, Sim};
 use super::*;
 use crate::offload::OffloadPolicy;
+use crate::options::{SocketOption, SocketOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,114 @@
+//! What the engine wants done.
+
+use flextcp_nic::flow::{FlowId, FlowState};
+use flextcp_nic::nic::{FlowBuffers, Limits};
+use flextcp_nic::time::Instant;
+
+use super::conn::Owner;
+use super::send::Plan;
+use super::{ConnId, Engine, Event, Transmit};
+
+impl Engine {
+    /// The next segment to send.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
+        if let Some(segment) = self.raw.pop_front() {
+            return Some(Transmit {
+                segment,
+                payload: [&[], &[]],
+            });
+        }
+        let (id, plan) = self.next_plan(now)?;
+        let Plan {
+            segment,
+            offset,
+            len,
+        } = plan;
+        let buffers = self.conns.get(id).and_then(|conn| conn.buffers.as_ref());
+        let payload = match buffers {
+            Some(buffers) if len > 0 => buffers.send.slices(offset, len),
+            _ => [&[][..], &[][..]],
+        };
+        Some(Transmit { segment, payload })
+    }
+
+    fn next_plan(&mut self, now: Instant) -> Option<(ConnId, Plan)> {
+        while let Some(&id) = self.dirty.front() {
+            if let Some(conn) = self.conns.get_mut(id) {
+                if let Some(plan) = conn.poll_transmit(now, &self.config) {
+                    self.deadlines
+                        .update(id.index, &mut conn.queued, conn.timers.next());
+                    return Some((id, plan));
+                }
+                conn.dirty = false;
+                self.deadlines
+                    .update(id.index, &mut conn.queued, conn.timers.next());
+            }
+            self.dirty.pop_front();
+            self.offer(now, id);
+        }
+        None
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.deadlines.next(),
+            self.half_open_deadlines.next(),
+            self.time_wait.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next event for the application's side.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A connection to install; answer with [`installed`](Self::installed) or
+    /// [`install_refused`](Self::install_refused) before any other call. Poll after `poll_transmit` is empty.
+    pub fn poll_install(&mut self, now: Instant) -> Option<(ConnId, FlowState, FlowBuffers)> {
+        let _ = now;
+        while let Some(id) = self.installs.pop_front() {
+            let Some(conn) = self.conns.get_mut(id) else {
+                continue;
+            };
+            conn.offered = false;
+            if !conn.is_plain() || conn.dirty {
+                continue;
+            }
+            if let Some((state, buffers)) = conn.hand_over() {
+                return Some((id, state, buffers));
+            }
+        }
+        None
+    }
+
+    /// A connection to claim. Give the answer to [`handle_returned`](Self::handle_returned);
+    /// a [`StaleFlow`](flextcp_nic::nic::StaleFlow) means that it is on its way already.
+    pub fn poll_claim(&mut self) -> Option<(ConnId, FlowId)> {
+        while let Some(id) = self.claims.pop_front() {
+            if let Some(Owner::Nic(flow)) = self.conns.get(id).map(|conn| conn.owner) {
+                return Some((id, flow));
+            }
+        }
+        None
+    }
+
+    /// New limits for a flow on the NIC.
+    pub fn poll_limits(&mut self) -> Option<(FlowId, Limits)> {
+        self.limits.pop_front()
+    }
+
+    /// A flow whose progress the engine wants to see: [`handle_progress`](Self::handle_progress).
+    pub fn poll_progress_request(&mut self, now: Instant) -> Option<(ConnId, FlowId)> {
+        let _ = now;
+        while let Some(id) = self.progress.pop_front() {
+            if let Some(Owner::Nic(flow)) = self.conns.get(id).map(|conn| conn.owner) {
+                return Some((id, flow));
+            }
+        }
+        None
+    }
+}
