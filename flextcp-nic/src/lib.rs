@@ -9,6 +9,7 @@
 //! | [`nic`] | the contract between host and NIC, one trait per queue |
 //! | [`port`] | packet I/O below the software NIC |
 //! | [`fast`], [`steer`], [`pace`], [`soft`] | the software NIC |
+//! | [`queue`] | the contract as words in memory, for hardware: descriptor rings, doorbells, the flow table |
 
 pub mod buffer;
 pub mod fast;
@@ -16,6 +17,7 @@ pub mod flow;
 pub mod nic;
 pub mod pace;
 pub mod port;
+pub mod queue;
 pub mod seq;
 pub mod soft;
 pub mod steer;
