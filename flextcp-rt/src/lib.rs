@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod host;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod metrics;
 pub mod offload;
 pub mod options;

@@ -105,7 +105,7 @@ impl Host {
             }
         };
         Arc::new(Self {
-            guard: Guard::new(clock),
+            guard: Guard::new(clock.clone()),
             interfaces: Mutex::new(Interfaces::default()),
             listening: Mutex::new(Vec::new()),
             kernel_opened: AtomicU64::new(0),

@@ -1,5 +1,6 @@
-//! Ports without a device: a wire between two ports of the process, and the hairpin.
+//! Ports without a device: a wire between two ports of the process, a wire in the caller's hands, and the hairpin.
 
+mod open;
 mod wake;
 
 #[cfg(all(test, target_os = "linux"))]
@@ -13,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use self::open::{OpenEnd, OpenPort};
 use self::wake::Wake;
 use super::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame};
 use crate::time::Instant;

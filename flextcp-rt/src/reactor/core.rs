@@ -9,11 +9,14 @@
 //! | `event` | what the engine tells them |
 //! | `listen`, `connect` | listeners and outgoing connections |
 //! | `export` | connections that leave for the kernel |
+//! | `lab` | what only a lab asks |
 
 mod connect;
 mod event;
 mod export;
 mod hash;
+#[cfg(feature = "lab")]
+mod lab;
 mod listen;
 mod request;
 mod turn;
@@ -32,7 +35,9 @@ use flextcp_nic::nic::{Armed, Capabilities, Nic, NicCounters};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::MacAddr;
 
-pub(crate) use connect::ConnectRequest;
+#[cfg(feature = "lab")]
+pub(crate) use connect::ConnectFuture;
+pub(crate) use connect::{ConnectRequest, PortHold};
 
 use connect::Connecting;
 use hash::TokenHash;
@@ -42,7 +47,6 @@ use request::Request;
 use super::clock::Clock;
 use super::driver::DriverShared;
 use super::guard::Guard;
-use crate::host::ports::Reservation;
 use crate::metrics::{EngineCounters, ReactorCounters};
 use crate::socket::{RuntimeHandle, StreamHandle, Wakers};
 use crate::tcp::{ConnId, Engine, ListenerId};
@@ -82,8 +86,8 @@ struct StreamEntry {
     /// Its local address, whose frames stay ours as long as the connection lives: an accepted one survives its
     /// listener.
     owned: Option<SocketAddr>,
-    /// Holds the local port of an outgoing connection in the kernel.
-    reservation: Option<Reservation>,
+    /// Holds the local port of an outgoing connection.
+    reservation: Option<PortHold>,
 }
 
 impl Core {

@@ -166,6 +166,24 @@ impl FlexListener {
         }
     }
 
+    /// Takes the oldest connection without waiting, for the listener's own runtime.
+    #[cfg(feature = "lab")]
+    pub(crate) fn try_accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        let event = self.queue.readiness.event(READABLE);
+        if event.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Pending { stream, listener } = self
+            .queue
+            .pop()
+            .inspect_err(|_| self.queue.readiness.clear(event))?;
+        stream.core().accepted(listener);
+        stream.attach(&self.runtime);
+        stream.assume_accepted();
+        let peer = stream.accepted_from();
+        Ok((stream, peer))
+    }
+
     /// Takes the oldest connection. Any number of tasks may wait, and each is woken by the next connection.
     /// Cancel safe.
     ///

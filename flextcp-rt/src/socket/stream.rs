@@ -150,6 +150,12 @@ impl Stream {
         }
     }
 
+    /// Bytes received and not read, and bytes written and not acknowledged.
+    #[cfg(feature = "lab")]
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.shared.app.recv.len(), self.shared.app.send.len())
+    }
+
     /// Makes the stream depend on another runtime than so far.
     pub(crate) fn rehome(&mut self, runtime: &RuntimeHandle) {
         self.runtime = OnceLock::new();
@@ -314,6 +320,12 @@ impl Stream {
         self.try_io(Interest::READABLE, || {
             self.receive_freeing(buf.len(), || self.shared.app.recv.read(buf))
         })
+    }
+
+    /// Copies bytes without taking them and without waiting.
+    #[cfg(feature = "lab")]
+    pub(crate) fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, || self.peek_now(buf))
     }
 
     /// [`try_read`](Self::try_read) into several slices.

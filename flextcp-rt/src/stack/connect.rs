@@ -144,7 +144,7 @@ impl Host {
                 tuple: FlowTuple::new(local, remote),
                 link,
                 options: options.clone(),
-                reservation,
+                reservation: Box::new(reservation),
                 driver: driver.clone(),
             })
         };

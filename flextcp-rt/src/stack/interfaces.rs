@@ -246,7 +246,7 @@ impl Host {
         nic_config.recv_sizes.max = self.config.recv_buffer_max;
         let nic: Box<dyn Nic> = Box::new(SoftNic::new(port, steering, nic_config));
         let engine = Engine::new(self.config.engine(), random_secret()?, self.pool.clone());
-        let core = Core::new(name, self.clock, self.guard.clone(), nic, engine);
+        let core = Core::new(name, self.clock.clone(), self.guard.clone(), nic, engine);
         self.guard.add(&core)?;
         super::exit::register();
         tracing::info!(core = core.name(), "serving over the NIC");

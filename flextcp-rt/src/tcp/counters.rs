@@ -57,6 +57,18 @@ impl Engine {
         totals
     }
 
+    /// Adds what the engine holds.
+    #[cfg(feature = "lab")]
+    pub(crate) fn add_holdings(&self, counts: &mut crate::lab::Counts) {
+        counts.connections += self.conns.len();
+        counts.orphans += self.orphans;
+        counts.half_open += self.half_open.len();
+        counts.time_wait += self.time_wait.len();
+        counts.tuples += self.tuples.len();
+        counts.timers += self.deadlines.len() + self.half_open_deadlines.len();
+        counts.frames += self.raw.len();
+    }
+
     /// Whether bytes, a FIN or a RST are still to be sent or acknowledged. TIME_WAIT does not count. For a
     /// connection on the NIC it may say so for an RTO too long. Visits every connection.
     pub fn has_unfinished(&self) -> bool {

@@ -126,6 +126,11 @@ impl Deadlines {
         })
     }
 
+    #[cfg(feature = "lab")]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|&(at, _)| at)
     }

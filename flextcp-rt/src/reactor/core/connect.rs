@@ -9,18 +9,20 @@ use flextcp_nic::flow::{FlowTuple, Token};
 
 use super::Core;
 use super::request::Request;
-use crate::host::ports::Reservation;
 use crate::options::SocketOptions;
 use crate::reactor::driver::DriverShared;
 use crate::socket::{self, Command, Core as _, Stream};
 use crate::tcp::{AppBuffers, CommandError, Link};
+
+/// Whatever holds the local port of an outgoing connection (a kernel socket, but in the lab), until it is dropped.
+pub(crate) type PortHold = Box<dyn Send>;
 
 /// An outgoing connection as [`Core::connect`] wants it.
 pub(crate) struct ConnectRequest {
     pub(crate) tuple: FlowTuple,
     pub(crate) link: Link,
     pub(crate) options: SocketOptions,
-    pub(crate) reservation: Reservation,
+    pub(crate) reservation: PortHold,
     pub(crate) driver: Arc<DriverShared>,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Connecting {
     pub(super) tuple: FlowTuple,
     pub(super) app: AppBuffers,
     pub(super) driver: Arc<DriverShared>,
-    pub(super) reservation: Reservation,
+    pub(super) reservation: PortHold,
     pub(super) options: SocketOptions,
     pub(super) done: tokio::sync::oneshot::Sender<io::Result<Stream>>,
 }
@@ -48,7 +50,7 @@ impl Core {
     pub(crate) fn connect(
         self: &Arc<Self>,
         request: ConnectRequest,
-    ) -> Result<ConnectFuture, (io::Error, Reservation)> {
+    ) -> Result<ConnectFuture, (io::Error, PortHold)> {
         let ConnectRequest {
             tuple,
             link,
@@ -93,6 +95,28 @@ impl Core {
             done: waiting,
             abort: Some((driver, token)),
         })
+    }
+}
+
+#[cfg(feature = "lab")]
+impl ConnectFuture {
+    /// The answer, if it came.
+    pub(crate) fn try_take(&mut self) -> Option<io::Result<Stream>> {
+        let answer = match self.done.try_recv() {
+            Ok(answer) => answer,
+            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => return None,
+            Err(tokio::sync::oneshot::error::TryRecvError::Closed) => {
+                Err(socket::runtime_shutdown_error())
+            }
+        };
+        self.abort = None;
+        Some(answer)
+    }
+}
+
+impl std::fmt::Debug for ConnectFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectFuture").finish_non_exhaustive()
     }
 }
 

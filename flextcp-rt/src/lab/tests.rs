@@ -1,0 +1,187 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::offload::OffloadPolicy;
+use crate::options::SocketOption;
+
+fn host(number: u8, offload: OffloadPolicy) -> Lab {
+    Lab::new(LabConfig {
+        seed: number.into(),
+        addresses: vec![IpAddr::from([10, 0, 0, number])],
+        mac: MacAddr([2, 0, 0, 0, 0, number]),
+        engine: EngineConfig {
+            offload,
+            ..EngineConfig::default()
+        },
+        ..LabConfig::default()
+    })
+}
+
+/// Two hosts on a wire without delay.
+struct Pair {
+    now: Instant,
+    a: Lab,
+    b: Lab,
+}
+
+impl Pair {
+    fn new(offload: OffloadPolicy) -> Self {
+        Self {
+            now: Instant::from_millis(1_000),
+            a: host(1, offload),
+            b: host(2, offload),
+        }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.a.run(self.now);
+            self.b.run(self.now);
+            let (to_b, to_a) = (self.a.drain(), self.b.drain());
+            if to_a.is_empty() && to_b.is_empty() {
+                return;
+            }
+            to_a.iter().for_each(|frame| self.a.inject(frame));
+            to_b.iter().for_each(|frame| self.b.inject(frame));
+        }
+    }
+
+    /// A listener of `b` and both ends of a connection to it.
+    fn connect(&mut self) -> (SocketId, SocketId, SocketId) {
+        let listener = self.b.socket();
+        let address = SocketAddr::from(([10, 0, 0, 2], 80));
+        self.b.bind(listener, address).unwrap();
+        self.b.listen(listener, 16).unwrap();
+        let client = self.a.socket();
+        self.a.connect(client, address).unwrap();
+        self.settle();
+        assert_eq!(self.a.status(client), Status::Connected);
+        let (server, peer) = self.b.accept(listener).unwrap();
+        assert_eq!(peer, self.a.local_addr(client).unwrap());
+        (listener, client, server)
+    }
+
+    /// Lets time pass until neither host has anything to wait for.
+    fn wind_down(&mut self) {
+        self.settle();
+        while let Some(at) = self.a.poll_at().into_iter().chain(self.b.poll_at()).min() {
+            self.now = self.now.max(at);
+            self.settle();
+        }
+    }
+}
+
+#[test]
+fn bytes_cross_and_nothing_is_left_behind() {
+    for offload in [
+        OffloadPolicy::Never,
+        OffloadPolicy::Always,
+        OffloadPolicy::Random(7),
+    ] {
+        let mut pair = Pair::new(offload);
+        let (listener, client, server) = pair.connect();
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        let (mut written, mut received) = (0, Vec::new());
+        let mut buf = vec![0; 10_000];
+        while received.len() < sent.len() {
+            if let Ok(n) = pair.a.write(client, &sent[written..]) {
+                written += n;
+            }
+            pair.settle();
+            while let Ok(n @ 1..) = pair.b.read(server, &mut buf) {
+                received.extend_from_slice(&buf[..n]);
+            }
+            pair.now += Duration::from_millis(1);
+        }
+        assert_eq!(received, sent);
+        let offloaded = pair.a.stats().connections.ever_offloaded;
+        assert_eq!(offloaded > 0, offload != OffloadPolicy::Never);
+
+        pair.a.shutdown(client).unwrap();
+        pair.settle();
+        assert_eq!(pair.b.read(server, &mut buf).unwrap(), 0);
+        assert_eq!(pair.b.write(server, b"bye").unwrap(), 3);
+        pair.b.close(server).unwrap();
+        pair.settle();
+        assert_eq!(pair.a.peek(client, &mut buf).unwrap(), 3);
+        assert_eq!(pair.a.queue_sizes(client).unwrap().recv, 3);
+        assert_eq!(pair.a.read(client, &mut buf).unwrap(), 3);
+        assert_eq!(pair.a.read(client, &mut buf).unwrap(), 0);
+        pair.a.close(client).unwrap();
+        pair.b.close(listener).unwrap();
+        pair.settle();
+        assert_eq!(pair.a.counts().time_wait, 1);
+        pair.wind_down();
+        assert!(pair.a.counts().is_zero(), "{:?}", pair.a.counts());
+        assert!(pair.b.counts().is_zero(), "{:?}", pair.b.counts());
+    }
+}
+
+#[test]
+fn refusal_and_reset_are_told_once() {
+    let mut pair = Pair::new(OffloadPolicy::Always);
+    let refused = pair.a.socket();
+    pair.a
+        .connect(refused, SocketAddr::from(([10, 0, 0, 2], 81)))
+        .unwrap();
+    assert_eq!(
+        pair.a.read(refused, &mut [0]).unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
+    pair.settle();
+    assert_eq!(pair.a.status(refused), Status::Idle);
+    let error = pair.a.take_error(refused).expect("an error");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(pair.a.take_error(refused).is_none());
+    pair.a.close(refused).unwrap();
+    assert_eq!(pair.a.status(refused), Status::Closed);
+
+    let (listener, client, server) = pair.connect();
+    pair.b.abort(server).unwrap();
+    pair.settle();
+    let error = pair.a.read(client, &mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(pair.a.read(client, &mut [0]).unwrap(), 0);
+    pair.a.close(client).unwrap();
+    pair.b.close(listener).unwrap();
+    pair.wind_down();
+    assert!(pair.a.counts().is_zero(), "{:?}", pair.a.counts());
+    assert!(pair.b.counts().is_zero(), "{:?}", pair.b.counts());
+}
+
+#[test]
+fn a_lab_that_is_dropped_in_mid_flight_takes_everything_with_it() {
+    let mut pair = Pair::new(OffloadPolicy::Always);
+    let (_, client, _) = pair.connect();
+    pair.a
+        .set_option(client, SocketOption::NoDelay(true))
+        .unwrap();
+    pair.a.write(client, b"on the way").unwrap();
+    let pool = Arc::clone(&pair.b.pool);
+    let core = Arc::downgrade(&pair.b.core);
+    drop(pair);
+    assert!(core.upgrade().is_none());
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn the_same_calls_give_the_same_frames() {
+    let frames = || {
+        let mut pair = Pair::new(OffloadPolicy::Random(3));
+        let (_, client, server) = pair.connect();
+        let mut all = Vec::new();
+        for round in 0..20 {
+            pair.a.write(client, &[round; 3_000]).unwrap();
+            pair.a.run(pair.now);
+            let out = pair.a.drain();
+            out.iter().for_each(|frame| pair.b.inject(frame));
+            all.extend(out);
+            pair.settle();
+            pair.b.read(server, &mut [0; 10_000]).unwrap();
+            pair.now += Duration::from_millis(3);
+        }
+        all
+    };
+    assert_eq!(frames(), frames());
+}
