@@ -9,6 +9,8 @@ pub mod memory;
 #[cfg(target_os = "linux")]
 mod netdev;
 #[cfg(target_os = "linux")]
+pub mod packet;
+#[cfg(target_os = "linux")]
 pub mod tap;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) mod testing;

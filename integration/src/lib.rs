@@ -8,11 +8,13 @@
 //! | [`stats`] | what a process reports about its connections |
 //! | [`stack`] | flextcp_net and tokio::net behind one trait |
 //! | [`peer`] | the servers and loads that benchmark and tests run in processes of their own |
+//! | [`path`] | a link emulator: delay, loss, reordering, rate, queue and marks between two namespaces |
 //! | [`mod@bench`] | the benchmark: rounds, statistics, tables, plots |
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod netns;
+pub mod path;
 pub mod peer;
 pub mod places;
 pub mod process;

@@ -73,6 +73,7 @@ pub fn skip(test: &str, why: &str) -> bool {
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    owned: bool,
 }
 
 impl Namespace {
@@ -88,9 +89,24 @@ impl Namespace {
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}-{}-{serial}-{tag}", std::process::id());
         ip(["netns", "add", &name])?;
-        let namespace = Self { name };
+        let namespace = Self { name, owned: true };
         namespace.ip(["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Uses a namespace of somebody else's, which stays when this goes.
+    ///
+    /// # Errors
+    /// `NotFound` when `ip netns` does not know it.
+    pub fn existing(name: &str) -> io::Result<Self> {
+        if !fs::exists(format!("/run/netns/{name}"))? {
+            let text = format!("no network namespace {name:?}; `ip netns` lists them");
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            owned: false,
+        })
     }
 
     /// Its name, for `ip netns exec`.
@@ -172,6 +188,35 @@ impl Namespace {
         self.run("ethtool", args).map(drop)
     }
 
+    /// Gives a veth end its addresses and options, and sets it up.
+    ///
+    /// # Errors
+    /// When iproute2 or ethtool is missing or refuses.
+    pub fn set_up(
+        &self,
+        device: &str,
+        v4: IpAddr,
+        v6: IpAddr,
+        options: VethOptions,
+    ) -> io::Result<()> {
+        self.ip(["addr", "add", &format!("{v4}/24"), "dev", device])?;
+        self.ip(["addr", "add", &format!("{v6}/64"), "dev", device, "nodad"])?;
+        self.ip(["link", "set", device, "mtu", &options.mtu.to_string(), "up"])?;
+        if !options.segmentation {
+            self.offload(device, &["tso", "gso", "gro"], false)?;
+        }
+        if !options.checksum {
+            self.offload(device, &["tx"], false)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `device` carries packets.
+    pub fn is_up(&self, device: &str) -> bool {
+        self.ip(["link", "show", "dev", device])
+            .is_ok_and(|link| link.contains("state UP"))
+    }
+
     /// Whether an XDP program is attached to `device`.
     ///
     /// # Errors
@@ -185,7 +230,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = ip(["netns", "del", &self.name]);
+        if self.owned {
+            let _ = ip(["netns", "del", &self.name]);
+        }
     }
 }
 
@@ -253,30 +300,13 @@ impl VethPair {
             "netns",
             &b.name,
         ])?;
-        let mtu = options.mtu.to_string();
         for (end, v4, v6) in [(&a, Self::A_V4, Self::A_V6), (&b, Self::B_V4, Self::B_V6)] {
-            end.ip(["addr", "add", &format!("{v4}/24"), "dev", Self::DEVICE])?;
-            end.ip([
-                "addr",
-                "add",
-                &format!("{v6}/64"),
-                "dev",
-                Self::DEVICE,
-                "nodad",
-            ])?;
-            end.ip(["link", "set", Self::DEVICE, "mtu", &mtu, "up"])?;
-            if !options.segmentation {
-                end.offload(Self::DEVICE, &["tso", "gso", "gro"], false)?;
-            }
-            if !options.checksum {
-                end.offload(Self::DEVICE, &["tx"], false)?;
-            }
+            end.set_up(Self::DEVICE, v4, v6, options)?;
         }
         let pair = Self { a, b };
         for end in [&pair.a, &pair.b] {
             wait_until(Duration::from_secs(10), "the veth link to come up", || {
-                end.ip(["link", "show", "dev", Self::DEVICE])
-                    .is_ok_and(|link| link.contains("state UP"))
+                end.is_up(Self::DEVICE)
             })?;
         }
         Ok(pair)
@@ -303,7 +333,7 @@ fn sweep() {
     }
 }
 
-fn ip<'a>(args: impl IntoIterator<Item = &'a str>) -> io::Result<String> {
+pub(crate) fn ip<'a>(args: impl IntoIterator<Item = &'a str>) -> io::Result<String> {
     let mut command = Command::new("ip");
     command.args(args);
     output(command)

@@ -1,0 +1,158 @@
+//! Joins two network namespaces with an emulated path: delay, jitter, loss, reordering, rate, queue, ECN marks.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use integration::netns::{Namespace, VethPair, is_privileged};
+use integration::path::emulator::Direction;
+use integration::path::{Path, PathConfig, Shape};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "\
+A shape is a list of settings:
+  delay=10ms jitter=1ms loss=1% burst=0.1%:25% reorder=5% hold=2ms dup=0.5%
+  rate=100mbit queue=250kB (or 200p) ecn=65p (or 30kB)
+
+Examples:
+  link --both delay=10ms,rate=100mbit,queue=250kB
+      20 ms and 100 Mbit/s between two new namespaces, whose names are printed
+  link left right --both delay=50ms --to-b rate=10mbit,queue=40p,loss=1%
+      namespaces that are there already; the settings of one direction come after those of both
+  link --both rate=100mbit,delay=250us,queue=1MB,ecn=65p --seconds 60 --json link.json --queue queue.csv
+      what happened, and the length of the queue every millisecond
+
+It runs until it is interrupted, --seconds are over or --stdin ends, and then tells what it did.";
+
+/// Joins two network namespaces with an emulated path. Needs root.
+///
+/// Each end gets a device veth0, 10.77.0.1/24 and fd77::1/64 at the first, 10.77.0.2/24 and fd77::2/64 at the second,
+/// without segmentation and checksum offload, so that the path carries what a wire would.
+#[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
+struct Cli {
+    /// Namespace at the first end; without both names two are made, which go with the program
+    #[arg(requires = "b")]
+    a: Option<String>,
+    /// Namespace at the second end
+    b: Option<String>,
+    /// What both directions do
+    #[arg(long, value_name = "SHAPE", default_value = "")]
+    both: String,
+    /// What the direction to the second end does as well
+    #[arg(long, value_name = "SHAPE", default_value = "")]
+    to_b: String,
+    /// What the direction to the first end does as well
+    #[arg(long, value_name = "SHAPE", default_value = "")]
+    to_a: String,
+    /// Seed of every random decision
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// MTU of the devices, bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    mtu: u32,
+    /// End after this time
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// End when standard input does
+    #[arg(long)]
+    stdin: bool,
+    /// Write what happened as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the queues' lengths every millisecond as CSV
+    #[arg(long, value_name = "FILE")]
+    queue: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("link: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
+    let shape = |more: &str| format!("{},{more}", cli.both).parse::<Shape>();
+    let config = PathConfig {
+        to_b: shape(&cli.to_b)?,
+        to_a: shape(&cli.to_a)?,
+        seed: cli.seed,
+        mtu: cli.mtu,
+    };
+    if !is_privileged() {
+        return Err(
+            "needs CAP_NET_ADMIN and CAP_SYS_ADMIN for network namespaces: run as root".into(),
+        );
+    }
+    let path = match (&cli.a, &cli.b) {
+        (Some(a), Some(b)) => {
+            Path::join(Namespace::existing(a)?, Namespace::existing(b)?, &config)?
+        }
+        _ => Path::new("link", &config)?,
+    };
+    println!(
+        "joined {} ({}) and {} ({}), seed {}",
+        path.a.name(),
+        VethPair::A_V4,
+        path.b.name(),
+        VethPair::B_V4,
+        cli.seed
+    );
+    std::io::stdout().flush()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(until_the_end(cli))?;
+
+    let (to_b, to_a) = (
+        path.emulator().queue(Direction::ToB),
+        path.emulator().queue(Direction::ToA),
+    );
+    let records = path.emulator().records();
+    print!("{records}");
+    if let Some(file) = &cli.json {
+        fs::write(file, serde_json::to_string_pretty(&records)? + "\n")?;
+    }
+    if let Some(file) = &cli.queue {
+        let mut text = "ms,to_b,to_a\n".to_owned();
+        for ms in 0..to_b.len().max(to_a.len()) {
+            let at = |queue: &[u32]| queue.get(ms).copied().unwrap_or(0);
+            text += &format!("{ms},{},{}\n", at(&to_b), at(&to_a));
+        }
+        fs::write(file, text)?;
+    }
+    Ok(())
+}
+
+async fn until_the_end(cli: &Cli) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let over = async {
+        match cli.seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let input_ends = async {
+        if cli.stdin {
+            integration::peer::until_stdin_ends().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = over => {}
+        () = input_ends => {}
+    }
+    Ok(())
+}
