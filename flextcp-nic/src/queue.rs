@@ -54,13 +54,13 @@
 //! *Events*: one DMA writes the 16 words in ascending order, word 15 (sequence, position + 1) last; the host reads word 15
 //! with acquire, and the others only if it is the expected one. Whatever an event reports (payload in the receive ring, a flow block,
 //! a frame) was complete in host memory before. The host gives slots back by writing the free-running number of events
-//! it consumed to [`EVENT_HEAD`](abi::queue_register::EVENT_HEAD), at latest when half of the ring is consumed; frames likewise with
-//! [`FRAME_HEAD`](abi::queue_register::FRAME_HEAD). A full event ring loses nothing: deltas gather in the flow table, ACKs wait,
-//! and only *frames* are dropped, as on a wire.
+//! it consumed to [`EVENT_HEAD`](abi::queue_register::EVENT_HEAD), at latest when half of the ring is consumed. Each event has a
+//! frame slot of its own, which an exception's frame fills; it goes back with the event. A full event ring loses nothing: deltas gather
+//! in the flow table, ACKs wait, and only *frames* are dropped, as on a wire.
 //!
-//! *Sleep of the host*: it writes the position up to which it consumed to [`ARM`](abi::queue_register::ARM). The NIC raises the queue's
-//! interrupt once as soon as there is an event beyond that position, at once if there is already. So nothing is missed and no fence
-//! is needed.
+//! *Sleep of the host*: it writes the position up to which it consumed to [`ARM`](abi::queue_register::ARM), then
+//! counts [`ARM_COUNT`](abi::queue_register::ARM_COUNT) up. The NIC raises the queue's interrupt once as soon as an event beyond that
+//! position is in host memory, at once if one is already. So nothing is missed and no fence is needed.
 //!
 //! *Sleep of the NIC* (only an emulated one sleeps): it stores 1 to [`NEED_WAKEUP`](abi::control::NEED_WAKEUP), fences, looks at
 //! all doorbells once more, and sleeps. The host, after a doorbell, fences (sequentially consistent) and reads the flag; when

@@ -80,22 +80,20 @@
 #define FX_QUEUE_BLOCKS_LOW 10u /* Host: bus address of the flow blocks, low word; block i is `i * FLOW_BLOCK_WORDS` words further. */
 #define FX_QUEUE_BLOCKS_HIGH 11u /* Its high word. */
 #define FX_QUEUE_BLOCKS 12u /* Host: flow blocks there are, at most `FLOWS_PER_QUEUE`. */
-#define FX_QUEUE_FRAMES_LOW 13u /* Host: bus address of the frame slots, low word. */
+#define FX_QUEUE_FRAMES_LOW 13u /* Host: bus address of the frame slots, low word: one for each event, at `(position modulo events) * FRAME_SIZE`. */
 #define FX_QUEUE_FRAMES_HIGH 14u /* Its high word. */
-#define FX_QUEUE_FRAMES_SHIFT 15u /* Host: frame slots, as a power of two. */
-#define FX_QUEUE_FRAME_SIZE 16u /* Host: bytes of a frame slot, a multiple of 64. A longer exception frame takes as many slots as it needs. */
-#define FX_QUEUE_DESCRIPTOR_TAIL 17u /* Host, doorbell: descriptors written, free-running. */
-#define FX_QUEUE_EVENT_HEAD 18u /* Host, doorbell: events consumed, free-running. */
-#define FX_QUEUE_FRAME_HEAD 19u /* Host, doorbell: frame slots given back, free-running. */
-#define FX_QUEUE_ARM 20u /* Host, doorbell: events consumed when it went to sleep. Writing it arms the interrupt. */
-#define FX_QUEUE_ARM_COUNT 21u /* Host, doorbell: counts up with every `ARM`, so that arming twice at one position is seen. */
-#define FX_QUEUE_INTERRUPTS 22u /* NIC: interrupts raised. */
+#define FX_QUEUE_FRAME_SIZE 15u /* Host: bytes of a frame slot, a multiple of 64. Longer exception frames are dropped. */
+#define FX_QUEUE_DESCRIPTOR_TAIL 16u /* Host, doorbell: descriptors written, free-running. */
+#define FX_QUEUE_EVENT_HEAD 17u /* Host, doorbell: events consumed, free-running. Frame slots are given back with their events. */
+#define FX_QUEUE_ARM 18u /* Host, doorbell: events consumed when it went to sleep. */
+#define FX_QUEUE_ARM_COUNT 19u /* Host, doorbell: counts up after `ARM` was written; this arms the interrupt. */
+#define FX_QUEUE_INTERRUPTS 20u /* NIC: interrupts raised. */
 #define FX_QUEUE_STRIDE 32u /* Words of a queue. */
 
 /* The control block of a queue, in host memory. NIC writes. */
 #define FX_CONTROL_DESCRIPTORS_TAKEN 0u /* Descriptors taken, free-running. */
-#define FX_CONTROL_FRAMES_SENT 16u /* Raw frames (`SEND_FRAME`) that were read, free-running: their memory is the host's again. */
-#define FX_CONTROL_NEED_WAKEUP 24u /* 1: the NIC sleeps, kick it after a doorbell. */
+#define FX_CONTROL_FRAMES_SENT 1u /* Raw frames (`SEND_FRAME`) that were read, free-running: their memory is the host's again. */
+#define FX_CONTROL_NEED_WAKEUP 16u /* 1: the NIC sleeps, kick it after a doorbell. */
 
 /* Counters of a queue: `REG_COUNTERS + queue * 64 + counter * 2`, low word first. NIC writes, they only grow. */
 #define FX_COUNT_FAST_FRAMES_IN 0u /* Frames the fast path took in. */
@@ -108,7 +106,7 @@
 #define FX_COUNT_MALFORMED 7u /* Frames dropped: malformed headers. */
 #define FX_COUNT_BAD_CHECKSUM 8u /* Frames dropped: wrong checksum. */
 #define FX_COUNT_FILTERED 9u /* Frames dropped: refused by a filter, or ICMP errors about what is not in flight. */
-#define FX_COUNT_NO_SLOT 10u /* Exception frames dropped: no event or frame slot. */
+#define FX_COUNT_NO_SLOT 10u /* Exception frames dropped: no event free, or longer than a frame slot. */
 #define FX_COUNT_INSTALLED 11u /* Flows installed. */
 #define FX_COUNT_PUNTED 12u /* Flows returned without being asked for. */
 #define FX_COUNT_CLAIMED 13u /* Flows claimed. */
@@ -206,9 +204,7 @@
 #define FX_EVENT_OUTSTANDING_NS 10u /* Nanoseconds within the millisecond. */
 #define FX_EVENT_BUMPS 11u /* NOTIFICATION, RETURNED and EXCEPTION with `EVFLAG_RETURNED`: bumps applied so far. */
 #define FX_EVENT_REASON 3u /* EXCEPTION: `REASON_*`. RETURNED: `CAUSE_*`. */
-#define FX_EVENT_FRAME_SLOT 4u /* EXCEPTION: first frame slot, free-running: the slot is this modulo their number. */
-#define FX_EVENT_FRAME_LENGTH 5u /* EXCEPTION: bytes of the frame. Slots it takes: this by the slot's size, rounded up; it does not wrap, slots skipped before the end of the area count as taken with it. */
-#define FX_EVENT_FRAME_SLOTS 6u /* EXCEPTION: slots to give back with `FRAME_HEAD`, skipped ones included. */
+#define FX_EVENT_FRAME_LENGTH 4u /* EXCEPTION: bytes of the frame, in the slot of this event. */
 #define FX_EVENT_TAG 3u /* COMPLETION: the descriptor's tag. */
 #define FX_EVENT_RESULT 4u /* COMPLETION: `DONE_*`. */
 #define FX_EVENT_OPERATION 5u /* COMPLETION: the descriptor's operation. */
@@ -246,7 +242,7 @@
 #define FX_CAUSE_STALLED 1u /* The peer's window is shut and nothing in flight can open it. */
 #define FX_CAUSE_BAD_BUMP 2u /* A bump came out of sequence, or ran beyond a ring. */
 #define FX_CAUSE_BAD_ADDRESS 3u /* Payload could not be moved: the address was refused. */
-#define FX_CAUSE_FRAME_DROPPED 4u /* It was punted by a frame for which there was no slot. */
+#define FX_CAUSE_FRAME_DROPPED 4u /* It was punted by a frame that was too long for a slot, or for which no event was free. */
 
 /* Why a frame is an exception: `Reason`, by index. */
 #define FX_REASON_NO_FLOW 0u /* No such flow. */
@@ -365,5 +361,78 @@
 #define FX_FLOW_STATUS_NIC_OWNED 1u /* The NIC carries it. */
 #define FX_FLOW_STATUS_HOST_OWNED 2u /* The host carries it, frames are exceptions. */
 #define FX_FLOW_STATUS_KERNEL 3u /* The kernel carries it, frames go to the netdev. */
+
+/* A parsed segment, as P4 or the classifier hands it to the fast path. */
+#define FX_PKT_SEQ 0u /* SEG.SEQ. */
+#define FX_PKT_ACK 1u /* SEG.ACK. */
+#define FX_PKT_FLAGS_WINDOW 2u /* Control bits in the low byte, SEG.WND in the high half. */
+#define FX_PKT_FLAGS 3u /* `PKTFLAG_*`. */
+#define FX_PKT_TS_VAL 4u /* TSval. */
+#define FX_PKT_TS_ECR 5u /* TSecr. */
+#define FX_PKT_TTL_TOS 6u /* Type of service or traffic class in the low byte, TTL or hop limit above it. */
+#define FX_PKT_PAYLOAD_LEN 7u /* Bytes of payload. */
+#define FX_PKT_PAYLOAD_OFFSET 8u /* Where it starts in the frame. */
+#define FX_PKT_LOCAL_IP 9u /* Our address, four words: the destination. */
+#define FX_PKT_REMOTE_IP 13u /* The peer's, four words. */
+#define FX_PKT_PORTS 17u /* Our port, the peer's port. */
+#define FX_PKT_WORDS 18u /* Words. */
+
+/* Bits of `PKT_FLAGS`. */
+#define FX_PKTFLAG_IPV6 1u /* Addresses are IPv6. */
+#define FX_PKTFLAG_IP_OPTIONS 2u /* IP options or extension headers. */
+#define FX_PKTFLAG_TIMESTAMPS 4u /* Timestamps. */
+#define FX_PKTFLAG_SACK 8u /* SACK blocks. */
+#define FX_PKTFLAG_OPTIONS 16u /* Other TCP options. */
+#define FX_PKTFLAG_ICMP 32u /* An ICMP error that quotes a segment of ours: `PKT_SEQ` and the tuple are the quoted ones. */
+
+/* What the classifier says of a frame. */
+#define FX_VERDICT_SEGMENT 0u /* A TCP segment, or an ICMP error about one. */
+#define FX_VERDICT_NOT_TCP 1u /* Neither: the netdev's. */
+#define FX_VERDICT_TRUNCATED 2u /* Shorter than its headers say. */
+#define FX_VERDICT_BAD_CHECKSUM 3u /* IP, TCP or ICMP checksum. */
+#define FX_VERDICT_FRAGMENT 4u /* A fragment: the netdev's. */
+#define FX_VERDICT_IP_HEADER 5u /* IP version, header length or packet length contradict each other. */
+#define FX_VERDICT_EXTENSION 6u /* An IPv6 extension header that is not for us, or too many of them. */
+#define FX_VERDICT_DATA_OFFSET 7u /* TCP data offset out of range. */
+#define FX_VERDICT_NOT_UNICAST 8u /* Not from one unicast address to another. */
+#define FX_VERDICT_VLAN 9u /* Tagged for a VLAN: the netdev's. */
+
+/* What the fast path says of a segment. */
+#define FX_RX_EXCEPTION 0u /* 0: it was taken; else an exception, reason + 1. */
+#define FX_RX_PAYLOAD 1u /* New bytes in the receive ring. */
+#define FX_RX_ACKED 2u /* Bytes of ours acknowledged. */
+#define FX_RX_FLAGS 3u /* `RXFLAG_*`. */
+#define FX_RX_RTT_MICROS 4u /* A round-trip sample in microseconds, 0 for none. */
+#define FX_RX_EARLY_ACK 5u /* SEG.ACK of the early ACK. */
+#define FX_RX_EARLY_WINDOW 6u /* Its window field. */
+#define FX_RX_WORDS 7u /* Words. */
+
+/* Bits of `RX_FLAGS`. */
+#define FX_RXFLAG_ECE 1u /* The segment carried ECE. */
+#define FX_RXFLAG_CE 2u /* It carried CE and data. */
+#define FX_RXFLAG_WINDOW_CHANGED 4u /* The send window changed. */
+#define FX_RXFLAG_EARLY_ACK 8u /* An ACK is to be sent before any other of this flow (RFC 8257). */
+#define FX_RXFLAG_EARLY_ECE 16u /* It carries ECE. */
+
+/* What the fast path says of sending. */
+#define FX_TX_WAIT 0u /* `WAIT_*`, 0 for a segment to send. */
+#define FX_TX_OFFSET 1u /* Where its payload starts in the send ring, from SND.UNA. */
+#define FX_TX_LENGTH 2u /* Bytes of payload. */
+#define FX_TX_MSS 3u /* What it is cut into when it is longer. */
+#define FX_TX_PUSH 4u /* 1: it ends what the application wrote. */
+#define FX_TX_WORDS 5u /* Words. */
+
+/* Why nothing is sent. */
+#define FX_WAIT_NONE 0u /* Something is. */
+#define FX_WAIT_IDLE 1u /* Nothing to send. */
+#define FX_WAIT_NAGLE 2u /* Nagle's algorithm holds a small segment. */
+#define FX_WAIT_CWND 3u /* The congestion window is full. */
+#define FX_WAIT_WINDOW 4u /* The peer's window is full. */
+#define FX_WAIT_STALLED 5u /* It is full and nothing is in flight whose ACK could open it. */
+
+/* When to acknowledge. */
+#define FX_DUE_NOTHING 0u /* Nothing to acknowledge. */
+#define FX_DUE_DELAYED 1u /* The ACK may wait for the delayed-ACK timer. */
+#define FX_DUE_NOW 2u /* It may not. */
 
 #endif

@@ -219,26 +219,22 @@ tables! {
         BLOCKS_HIGH = 11;
         /// Host: flow blocks there are, at most `FLOWS_PER_QUEUE`.
         BLOCKS = 12;
-        /// Host: bus address of the frame slots, low word.
+        /// Host: bus address of the frame slots, low word: one for each event, at `(position modulo events) * FRAME_SIZE`.
         FRAMES_LOW = 13;
         /// Its high word.
         FRAMES_HIGH = 14;
-        /// Host: frame slots, as a power of two.
-        FRAMES_SHIFT = 15;
-        /// Host: bytes of a frame slot, a multiple of 64. A longer exception frame takes as many slots as it needs.
-        FRAME_SIZE = 16;
+        /// Host: bytes of a frame slot, a multiple of 64. Longer exception frames are dropped.
+        FRAME_SIZE = 15;
         /// Host, doorbell: descriptors written, free-running.
-        DESCRIPTOR_TAIL = 17;
-        /// Host, doorbell: events consumed, free-running.
-        EVENT_HEAD = 18;
-        /// Host, doorbell: frame slots given back, free-running.
-        FRAME_HEAD = 19;
-        /// Host, doorbell: events consumed when it went to sleep. Writing it arms the interrupt.
-        ARM = 20;
-        /// Host, doorbell: counts up with every `ARM`, so that arming twice at one position is seen.
-        ARM_COUNT = 21;
+        DESCRIPTOR_TAIL = 16;
+        /// Host, doorbell: events consumed, free-running. Frame slots are given back with their events.
+        EVENT_HEAD = 17;
+        /// Host, doorbell: events consumed when it went to sleep.
+        ARM = 18;
+        /// Host, doorbell: counts up after `ARM` was written; this arms the interrupt.
+        ARM_COUNT = 19;
         /// NIC: interrupts raised.
-        INTERRUPTS = 22;
+        INTERRUPTS = 20;
         /// Words of a queue.
         STRIDE = 32;
     }
@@ -248,9 +244,9 @@ tables! {
         /// Descriptors taken, free-running.
         DESCRIPTORS_TAKEN = 0;
         /// Raw frames (`SEND_FRAME`) that were read, free-running: their memory is the host's again.
-        FRAMES_SENT = 16;
+        FRAMES_SENT = 1;
         /// 1: the NIC sleeps, kick it after a doorbell.
-        NEED_WAKEUP = 24;
+        NEED_WAKEUP = 16;
     }
 
     /// Counters of a queue: `REG_COUNTERS + queue * 64 + counter * 2`, low word first. NIC writes, they only grow.
@@ -275,7 +271,7 @@ tables! {
         BAD_CHECKSUM = 8;
         /// Frames dropped: refused by a filter, or ICMP errors about what is not in flight.
         FILTERED = 9;
-        /// Exception frames dropped: no event or frame slot.
+        /// Exception frames dropped: no event free, or longer than a frame slot.
         NO_SLOT = 10;
         /// Flows installed.
         INSTALLED = 11;
@@ -471,13 +467,8 @@ tables! {
         BUMPS = 11;
         /// EXCEPTION: `REASON_*`. RETURNED: `CAUSE_*`.
         REASON = 3;
-        /// EXCEPTION: first frame slot, free-running: the slot is this modulo their number.
-        FRAME_SLOT = 4;
-        /// EXCEPTION: bytes of the frame. Slots it takes: this by the slot's size, rounded up; it does not wrap, slots
-        /// skipped before the end of the area count as taken with it.
-        FRAME_LENGTH = 5;
-        /// EXCEPTION: slots to give back with `FRAME_HEAD`, skipped ones included.
-        FRAME_SLOTS = 6;
+        /// EXCEPTION: bytes of the frame, in the slot of this event.
+        FRAME_LENGTH = 4;
         /// COMPLETION: the descriptor's tag.
         TAG = 3;
         /// COMPLETION: `DONE_*`.
@@ -552,7 +543,7 @@ tables! {
         BAD_BUMP = 2;
         /// Payload could not be moved: the address was refused.
         BAD_ADDRESS = 3;
-        /// It was punted by a frame for which there was no slot.
+        /// It was punted by a frame that was too long for a slot, or for which no event was free.
         FRAME_DROPPED = 4;
     }
 
@@ -790,6 +781,152 @@ tables! {
         HOST_OWNED = 2;
         /// The kernel carries it, frames go to the netdev.
         KERNEL = 3;
+    }
+
+    /// A parsed segment, as P4 or the classifier hands it to the fast path.
+    packet "PKT_" {
+        /// SEG.SEQ.
+        SEQ = 0;
+        /// SEG.ACK.
+        ACK = 1;
+        /// Control bits in the low byte, SEG.WND in the high half.
+        FLAGS_WINDOW = 2;
+        /// `PKTFLAG_*`.
+        FLAGS = 3;
+        /// TSval.
+        TS_VAL = 4;
+        /// TSecr.
+        TS_ECR = 5;
+        /// Type of service or traffic class in the low byte, TTL or hop limit above it.
+        TTL_TOS = 6;
+        /// Bytes of payload.
+        PAYLOAD_LEN = 7;
+        /// Where it starts in the frame.
+        PAYLOAD_OFFSET = 8;
+        /// Our address, four words: the destination.
+        LOCAL_IP = 9;
+        /// The peer's, four words.
+        REMOTE_IP = 13;
+        /// Our port, the peer's port.
+        PORTS = 17;
+        /// Words.
+        WORDS = 18;
+    }
+
+    /// Bits of `PKT_FLAGS`.
+    packet_flag "PKTFLAG_" {
+        /// Addresses are IPv6.
+        IPV6 = 1 << 0;
+        /// IP options or extension headers.
+        IP_OPTIONS = 1 << 1;
+        /// Timestamps.
+        TIMESTAMPS = 1 << 2;
+        /// SACK blocks.
+        SACK = 1 << 3;
+        /// Other TCP options.
+        OPTIONS = 1 << 4;
+        /// An ICMP error that quotes a segment of ours: `PKT_SEQ` and the tuple are the quoted ones.
+        ICMP = 1 << 5;
+    }
+
+    /// What the classifier says of a frame.
+    verdict "VERDICT_" {
+        /// A TCP segment, or an ICMP error about one.
+        SEGMENT = 0;
+        /// Neither: the netdev's.
+        NOT_TCP = 1;
+        /// Shorter than its headers say.
+        TRUNCATED = 2;
+        /// IP, TCP or ICMP checksum.
+        BAD_CHECKSUM = 3;
+        /// A fragment: the netdev's.
+        FRAGMENT = 4;
+        /// IP version, header length or packet length contradict each other.
+        IP_HEADER = 5;
+        /// An IPv6 extension header that is not for us, or too many of them.
+        EXTENSION = 6;
+        /// TCP data offset out of range.
+        DATA_OFFSET = 7;
+        /// Not from one unicast address to another.
+        NOT_UNICAST = 8;
+        /// Tagged for a VLAN: the netdev's.
+        VLAN = 9;
+    }
+
+    /// What the fast path says of a segment.
+    received "RX_" {
+        /// 0: it was taken; else an exception, reason + 1.
+        EXCEPTION = 0;
+        /// New bytes in the receive ring.
+        PAYLOAD = 1;
+        /// Bytes of ours acknowledged.
+        ACKED = 2;
+        /// `RXFLAG_*`.
+        FLAGS = 3;
+        /// A round-trip sample in microseconds, 0 for none.
+        RTT_MICROS = 4;
+        /// SEG.ACK of the early ACK.
+        EARLY_ACK = 5;
+        /// Its window field.
+        EARLY_WINDOW = 6;
+        /// Words.
+        WORDS = 7;
+    }
+
+    /// Bits of `RX_FLAGS`.
+    received_flag "RXFLAG_" {
+        /// The segment carried ECE.
+        ECE = 1 << 0;
+        /// It carried CE and data.
+        CE = 1 << 1;
+        /// The send window changed.
+        WINDOW_CHANGED = 1 << 2;
+        /// An ACK is to be sent before any other of this flow (RFC 8257).
+        EARLY_ACK = 1 << 3;
+        /// It carries ECE.
+        EARLY_ECE = 1 << 4;
+    }
+
+    /// What the fast path says of sending.
+    send "TX_" {
+        /// `WAIT_*`, 0 for a segment to send.
+        WAIT = 0;
+        /// Where its payload starts in the send ring, from SND.UNA.
+        OFFSET = 1;
+        /// Bytes of payload.
+        LENGTH = 2;
+        /// What it is cut into when it is longer.
+        MSS = 3;
+        /// 1: it ends what the application wrote.
+        PUSH = 4;
+        /// Words.
+        WORDS = 5;
+    }
+
+    /// Why nothing is sent.
+    wait "WAIT_" {
+        /// Something is.
+        NONE = 0;
+        /// Nothing to send.
+        IDLE = 1;
+        /// Nagle's algorithm holds a small segment.
+        NAGLE = 2;
+        /// The congestion window is full.
+        CWND = 3;
+        /// The peer's window is full.
+        WINDOW = 4;
+        /// It is full and nothing is in flight whose ACK could open it.
+        STALLED = 5;
+    }
+
+    /// When to acknowledge.
+    ack_due "DUE_" {
+        /// Nothing to acknowledge.
+        NOTHING = 0;
+        /// The ACK may wait for the delayed-ACK timer.
+        DELAYED = 1;
+        /// It may not.
+        NOW = 2;
     }
 }
 
