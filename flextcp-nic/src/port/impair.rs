@@ -1,5 +1,5 @@
-//! A bad wire: loss, reordering, duplication, corruption, delay, rate, queue and congestion marks, around any
-//! port, reproducible from a seed.
+//! A bad wire: loss (alone and in bursts), reordering, duplication, corruption, delay, jitter, rate, queue and
+//! congestion marks, around any port ([`Impair`]) or by itself ([`Line`]), reproducible from a seed.
 
 mod config;
 mod line;
@@ -11,8 +11,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use config::{ImpairConfig, Impairment, InvalidImpairment};
-pub use line::ImpairCounters;
-use line::{Line, Rng};
+use line::Rng;
+pub use line::{ImpairCounters, Line, Waiting};
 
 use super::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame, TxOffload};
 use crate::time::Instant;
@@ -40,7 +40,7 @@ impl<P: Port> Impair<P> {
     pub fn new(port: P, config: ImpairConfig) -> Self {
         let mut seeds = Rng::new(config.seed);
         let (tx_rng, rx_rng) = (Rng::new(seeds.next()), Rng::new(seeds.next()));
-        let line = |line: Impairment, rng| (!line.is_none()).then(|| Line::new(line, rng));
+        let line = |line: Impairment, rng| (!line.is_none()).then(|| Line::with_rng(line, rng));
         let (tx, rx) = (line(config.tx, tx_rng), line(config.rx, rx_rng));
         let mut info = port.info().clone();
         if tx.is_some() {
@@ -62,18 +62,12 @@ impl<P: Port> Impair<P> {
 
     /// What was done to sent frames.
     pub fn tx_counters(&self) -> ImpairCounters {
-        self.tx
-            .as_ref()
-            .map(|line| line.counters)
-            .unwrap_or_default()
+        self.tx.as_ref().map(Line::counters).unwrap_or_default()
     }
 
     /// What was done to received frames.
     pub fn rx_counters(&self) -> ImpairCounters {
-        self.rx
-            .as_ref()
-            .map(|line| line.counters)
-            .unwrap_or_default()
+        self.rx.as_ref().map(Line::counters).unwrap_or_default()
     }
 
     /// The port below.

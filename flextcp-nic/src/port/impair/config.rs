@@ -9,6 +9,11 @@ use std::time::Duration;
 pub struct Impairment {
     /// Probability that a frame is dropped.
     pub loss: f64,
+    /// Probability that a burst of loss begins with a frame (the bad state of Gilbert's model): all frames are
+    /// dropped until it ends.
+    pub burst: f64,
+    /// Frames that a burst drops on average, at least one.
+    pub burst_len: u32,
     /// Probability that a frame is held back.
     pub reorder: f64,
     /// A frame held back goes after this many later ones,
@@ -22,6 +27,8 @@ pub struct Impairment {
     pub corrupt: f64,
     /// Propagation delay.
     pub delay: Duration,
+    /// Up to so much more delay, evenly spread. It does not reorder: a frame waits for those before it.
+    pub jitter: Duration,
     /// Rate of the link in bits per second.
     pub rate: Option<u64>,
     /// Frames that wait for the link before more are dropped.
@@ -35,12 +42,15 @@ impl Default for Impairment {
     fn default() -> Self {
         Self {
             loss: 0.0,
+            burst: 0.0,
+            burst_len: 4,
             reorder: 0.0,
             gap: 3,
             hold: Duration::from_millis(2),
             duplicate: 0.0,
             corrupt: 0.0,
             delay: Duration::ZERO,
+            jitter: Duration::ZERO,
             rate: None,
             queue: 1000,
             ecn: None,
@@ -51,18 +61,24 @@ impl Default for Impairment {
 impl Impairment {
     /// Whether frames pass unchanged and at once.
     pub fn is_none(&self) -> bool {
-        [self.loss, self.reorder, self.duplicate, self.corrupt]
-            .iter()
-            .all(|&chance| chance == 0.0)
+        let chances = [
+            self.loss,
+            self.burst,
+            self.reorder,
+            self.duplicate,
+            self.corrupt,
+        ];
+        chances.iter().all(|&chance| chance == 0.0)
             && self.delay.is_zero()
+            && self.jitter.is_zero()
             && self.rate.is_none()
     }
 }
 
 /// Impairments of both directions of a port, reproducible from the seed.
 ///
-/// Written as `loss=0.01,reorder=1%,dup=0.005,corrupt=0.005,delay=1ms,seed=7`. Keys: `loss`, `reorder`, `gap`,
-/// `hold`, `dup`, `corrupt`, `delay`, `rate` (`100mbit`), `queue`, `ecn`, `seed`. A key holds for both directions, or
+/// Written as `loss=0.01,reorder=1%,dup=0.005,corrupt=0.005,delay=1ms,seed=7`. Keys: `loss`, `burst`, `burst-len`,
+/// `reorder`, `gap`, `hold`, `dup`, `corrupt`, `delay`, `jitter`, `rate` (`100mbit`), `queue`, `ecn`, `seed`. A key holds for both directions, or
 /// for one with `tx.` or `rx.` before it; later ones override earlier ones. The empty text is no impairment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImpairConfig {
@@ -97,7 +113,8 @@ const DURATION: &str = "give a number with a unit of ns, us, ms or s, as in dela
 const COUNT: &str = "give a whole number of frames, as in queue=1000";
 const RATE: &str = "give bits per second, as in rate=100mbit (kbit, mbit, gbit; not zero)";
 const SEED: &str = "give a whole number, as in seed=7";
-const KEYS: &str = "the keys are loss, reorder, gap, hold, dup, corrupt, delay, rate, queue and ecn, after tx. or rx. for one direction, and seed";
+const BURST: &str = "give a whole number of frames, at least 1, as in burst-len=4";
+const KEYS: &str = "the keys are loss, burst, burst-len, reorder, gap, hold, dup, corrupt, delay, jitter, rate, queue and ecn, after tx. or rx. for one direction, and seed";
 const PAIR: &str = "write key=value, with commas between";
 const ECN: &str = "only a link with a rate has a queue to mark for; set rate too";
 
@@ -153,12 +170,18 @@ impl Impairment {
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
         match key {
             "loss" => self.loss = probability(value)?,
+            "burst" => self.burst = probability(value)?,
+            "burst-len" => {
+                let frames = value.parse().ok().filter(|&frames| frames > 0);
+                self.burst_len = frames.ok_or(BURST)?;
+            }
             "reorder" => self.reorder = probability(value)?,
             "gap" => self.gap = value.parse().map_err(|_| COUNT)?,
             "hold" => self.hold = duration(value)?,
             "dup" | "duplicate" => self.duplicate = probability(value)?,
             "corrupt" => self.corrupt = probability(value)?,
             "delay" => self.delay = duration(value)?,
+            "jitter" => self.jitter = duration(value)?,
             "rate" => self.rate = Some(rate(value)?),
             "queue" => self.queue = value.parse().map_err(|_| COUNT)?,
             "ecn" => self.ecn = Some(value.parse().map_err(|_| COUNT)?),

@@ -25,6 +25,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A number in `0..=most`.
+    fn up_to(&mut self, most: u64) -> u64 {
+        // Multiplying is even enough for delays, and draws one number whatever the range.
+        ((u128::from(self.next()) * (u128::from(most) + 1)) >> 64) as u64
+    }
+
     fn chance(&mut self, probability: f64) -> bool {
         // 53 bits: every value below one that a double can hold evenly.
         ((self.next() >> 11) as f64) < probability * (1u64 << 53) as f64
@@ -36,7 +42,7 @@ impl Rng {
 pub struct ImpairCounters {
     /// Frames that came in.
     pub frames: u64,
-    /// Frames dropped by chance.
+    /// Frames dropped by chance, alone or in a burst.
     pub lost: u64,
     /// Frames held back.
     pub reordered: u64,
@@ -52,9 +58,11 @@ pub struct ImpairCounters {
 
 /// A frame under way.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) bytes: Vec<u8>,
-    pub(super) checksum: RxChecksum,
+pub struct Waiting {
+    /// From the Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// What the sender said of its checksum.
+    pub checksum: RxChecksum,
 }
 
 /// When a frame comes out; the number keeps those of one moment in order.
@@ -65,10 +73,16 @@ const MAX_WAITING: usize = 65536;
 const SPARE_BUFFERS: usize = 128;
 const ETHERNET_BITS: u64 = 14 * 8;
 
+/// One direction of a bad wire, without a port: frames go in at one time and come out at another, or not.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     config: Impairment,
     rng: Rng,
+    /// For bursts and jitter.
+    second_rng: Rng,
+    in_burst: bool,
+    /// When the last frame that was not held back comes out.
+    last_due: Instant,
     waiting: BTreeMap<Place, Waiting>,
     /// Held back frames, and how many more must pass.
     held: Vec<(Place, u32)>,
@@ -76,14 +90,23 @@ pub(super) struct Line {
     departures: VecDeque<Instant>,
     entered: u64,
     spare: Vec<Vec<u8>>,
-    pub(super) counters: ImpairCounters,
+    counters: ImpairCounters,
 }
 
 impl Line {
-    pub(super) fn new(config: Impairment, rng: Rng) -> Self {
+    /// A line whose every random decision comes from `seed`.
+    pub fn new(config: Impairment, seed: u64) -> Self {
+        Self::with_rng(config, Rng::new(seed))
+    }
+
+    pub(super) fn with_rng(config: Impairment, rng: Rng) -> Self {
+        let second_rng = Rng::new(rng.clone().next());
         Self {
             config,
             rng,
+            second_rng,
+            in_burst: false,
+            last_due: Instant::ZERO,
             waiting: BTreeMap::new(),
             held: Vec::new(),
             departures: VecDeque::new(),
@@ -93,19 +116,65 @@ impl Line {
         }
     }
 
+    /// Changes what happens to frames from now on; those under way keep their time.
+    pub fn set(&mut self, config: Impairment) {
+        self.config = config;
+    }
+
+    /// What happens to frames now.
+    pub const fn config(&self) -> &Impairment {
+        &self.config
+    }
+
+    /// What was done to frames so far.
+    pub const fn counters(&self) -> ImpairCounters {
+        self.counters
+    }
+
+    /// Frames under way.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether no frame is under way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Frames that wait for a link with a rate.
+    pub fn queued(&self, now: Instant) -> usize {
+        let gone = self.departures.partition_point(|&at| at <= now);
+        self.departures.len() - gone
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= MAX_WAITING
     }
 
+    /// Whether a burst swallows the next frame.
+    fn bursts(&mut self) -> bool {
+        let ends = 1.0 / f64::from(self.config.burst_len.max(1));
+        if self.in_burst {
+            self.in_burst = !self.second_rng.chance(ends);
+        } else {
+            self.in_burst = self.second_rng.chance(self.config.burst);
+        }
+        self.in_burst
+    }
+
     /// Takes a frame in. All chances are drawn for every frame, so that one setting does not shift the others.
-    pub(super) fn enter<'a>(
+    pub fn enter<'a>(
         &mut self,
         now: Instant,
         pieces: impl Iterator<Item = &'a [u8]>,
         checksum: RxChecksum,
     ) {
         self.counters.frames += 1;
-        let lost = self.rng.chance(self.config.loss);
+        let burst = self.bursts();
+        let jitter = self
+            .second_rng
+            .up_to(u64::try_from(self.config.jitter.as_nanos()).unwrap_or(u64::MAX));
+        let lost = self.rng.chance(self.config.loss) | burst;
         let held = self.rng.chance(self.config.reorder);
         let duplicated = self.rng.chance(self.config.duplicate);
         let corrupted = self.rng.chance(self.config.corrupt);
@@ -122,7 +191,11 @@ impl Line {
             self.recycle(bytes);
             return;
         };
-        let due = departure + self.config.delay;
+        let mut due = departure + self.config.delay;
+        if !self.config.jitter.is_zero() {
+            due = (due + Duration::from_nanos(jitter)).max(self.last_due);
+            self.last_due = due;
+        }
         let copy = duplicated.then(|| bytes.clone());
         let mut frame = Waiting { bytes, checksum };
         if corrupted {
@@ -210,20 +283,37 @@ impl Line {
     }
 
     /// The next frame that is due.
-    pub(super) fn peek(&self, now: Instant) -> Option<&Waiting> {
+    pub fn peek(&self, now: Instant) -> Option<&Waiting> {
         let (&(due, _), frame) = self.waiting.first_key_value()?;
         (due <= now).then_some(frame)
     }
 
     /// Ends a frame that was peeked at.
     pub(super) fn pop(&mut self) {
-        if let Some((place, frame)) = self.waiting.pop_first() {
-            self.held.retain(|(held, _)| *held != place);
+        if let Some(frame) = self.remove_first() {
             self.recycle(frame.bytes);
         }
     }
 
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    /// Takes the next frame that is due.
+    pub fn take(&mut self, now: Instant) -> Option<Waiting> {
+        self.peek(now)?;
+        self.remove_first()
+    }
+
+    /// Gives the buffer of a frame back, for others to come.
+    pub fn give_back(&mut self, frame: Vec<u8>) {
+        self.recycle(frame);
+    }
+
+    fn remove_first(&mut self) -> Option<Waiting> {
+        let (place, frame) = self.waiting.pop_first()?;
+        self.held.retain(|(held, _)| *held != place);
+        Some(frame)
+    }
+
+    /// When the next frame comes out.
+    pub fn next_due(&self) -> Option<Instant> {
         self.waiting.first_key_value().map(|(&(due, _), _)| due)
     }
 

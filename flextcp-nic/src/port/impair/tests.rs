@@ -146,6 +146,67 @@ fn chances_are_met_and_damage_is_noticed() {
 }
 
 #[test]
+fn bursts_have_their_length() {
+    let (seen, counters) = run("burst=1%,burst-len=5,seed=11", 100_000, true);
+    let mut bursts = 0;
+    let mut before = u32::MAX;
+    for number in seen.numbers {
+        bursts += u32::from(number != before.wrapping_add(1));
+        before = number;
+    }
+    let mean = counters.lost as f64 / f64::from(bursts);
+    assert!((4.5..5.5).contains(&mean), "{mean} frames a burst");
+    // A burst begins with one of a hundred frames that are not in one.
+    let outside = 100_000 - counters.lost as u32;
+    assert_near(bursts.into(), outside, 0.01, "bursts");
+}
+
+#[test]
+fn jitter_delays_and_keeps_the_order() {
+    let (seen, _) = run("delay=10us,jitter=50us", 2_000, true);
+    assert!(seen.numbers.iter().copied().eq(0..2_000));
+    let mut line = Line::new(
+        Impairment {
+            delay: Duration::from_micros(10),
+            jitter: Duration::from_micros(50),
+            ..Impairment::default()
+        },
+        5,
+    );
+    let mut longest = Duration::ZERO;
+    for n in 0..1_000 {
+        let now = Instant::from_millis(n);
+        line.enter(now, [&segment(0, 0)[..]].into_iter(), RxChecksum::Trusted);
+        let due = line.next_due().unwrap();
+        assert!((10_000..=60_000).contains(&(due - now).as_nanos()));
+        longest = longest.max(due - now);
+        assert!(line.take(now).is_none());
+        let frame = line.take(due).unwrap();
+        line.give_back(frame.bytes);
+    }
+    assert!(longest > Duration::from_micros(58));
+}
+
+#[test]
+fn a_line_can_change_on_the_way() {
+    let slow = Impairment {
+        rate: Some(8_000_000),
+        ..Impairment::default()
+    };
+    let mut line = Line::new(slow, 1);
+    let frame = [0; 1_000];
+    for _ in 0..3 {
+        line.enter(Instant::ZERO, [&frame[..]].into_iter(), RxChecksum::Trusted);
+    }
+    assert_eq!(line.queued(Instant::ZERO), 3);
+    assert_eq!(line.queued(Instant::from_millis(2)), 1);
+    line.set(Impairment::default());
+    line.enter(Instant::ZERO, [&frame[..]].into_iter(), RxChecksum::Trusted);
+    assert_eq!(line.next_due(), Some(Instant::ZERO));
+    assert_eq!((line.len(), line.counters().frames), (4, 4));
+}
+
+#[test]
 fn one_seed_is_one_history() {
     let text = "loss=0.1,reorder=0.1,dup=0.1,corrupt=0.1,delay=5us,rate=1gbit";
     let history = |seed: u32| run(&format!("{text},seed={seed}"), 2000, true);
@@ -357,17 +418,20 @@ fn frames_that_the_port_below_cannot_take_yet_stay() {
 #[test]
 fn settings_are_read() {
     let config: ImpairConfig =
-        "loss=0.01, reorder=2%,dup=0.005,tx.corrupt=0.25,delay=1.5ms,rx.delay=20us,rate=10mbit,queue=50,ecn=20,gap=5,hold=1s,seed=7"
+        "loss=0.01, reorder=2%,dup=0.005,tx.corrupt=0.25,delay=1.5ms,rx.delay=20us,rate=10mbit,queue=50,ecn=20,gap=5,hold=1s,burst=0.5%,burst-len=3,jitter=2ms,seed=7"
             .parse()
             .unwrap();
     let both = Impairment {
         loss: 0.01,
+        burst: 0.005,
+        burst_len: 3,
         reorder: 0.02,
         gap: 5,
         hold: Duration::from_secs(1),
         duplicate: 0.005,
         corrupt: 0.0,
         delay: Duration::from_micros(1500),
+        jitter: Duration::from_millis(2),
         rate: Some(10_000_000),
         queue: 50,
         ecn: Some(20),
@@ -394,6 +458,7 @@ fn wrong_settings_name_key_value_and_fix() {
         ("hold=xs", "`hold`", "\"xs\"", "unit"),
         ("rate=0", "`rate`", "\"0\"", "rate=100mbit"),
         ("queue=many", "`queue`", "\"many\"", "queue=1000"),
+        ("burst-len=0", "`burst-len`", "\"0\"", "at least 1"),
         ("seed=x", "`seed`", "\"x\"", "seed=7"),
         ("los=1", "`los`", "\"1\"", "the keys are loss"),
         ("rx.seed=1", "`rx.seed`", "\"1\"", "the keys are"),
