@@ -28,6 +28,8 @@ pub struct Stats {
     pub recovery: RecoveryStats,
     /// Frames that went no further.
     pub drops: DropStats,
+    /// What forged and flooding peers were answered with.
+    pub defence: DefenceStats,
     /// The ports below the NICs.
     pub port: PortStats,
     /// The reactors.
@@ -154,6 +156,21 @@ pub struct DropStats {
     pub bad_doorbells: u64,
 }
 
+/// What forged and flooding peers were answered with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct DefenceStats {
+    /// SYN-ACKs sent as cookies, because the SYN queue was full.
+    pub syn_cookies_sent: u64,
+    /// Connections made from the ACK of a cookie.
+    pub syn_cookies_accepted: u64,
+    /// ACKs at a listener that were no cookie of ours.
+    pub syn_cookies_failed: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub challenge_acks: u64,
+    /// Challenge ACKs and ACKs of unacceptable segments that a rate limit held back.
+    pub acks_held_back: u64,
+}
+
 /// The ports below the NICs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct PortStats {
@@ -205,6 +222,8 @@ pub struct EngineCounters {
     pub unacceptable: u64,
     /// Data for which there was no memory.
     pub out_of_memory: u64,
+    /// What forged and flooding peers were answered with.
+    pub defence: DefenceStats,
 }
 
 /// Counters of reactors; they only grow.
@@ -290,6 +309,12 @@ impl Stats {
         self.drops.listen_overflow += counters.listen_overflow;
         self.drops.unacceptable += counters.unacceptable;
         self.drops.out_of_memory += counters.out_of_memory;
+        let defence = &counters.defence;
+        self.defence.syn_cookies_sent += defence.syn_cookies_sent;
+        self.defence.syn_cookies_accepted += defence.syn_cookies_accepted;
+        self.defence.syn_cookies_failed += defence.syn_cookies_failed;
+        self.defence.challenge_acks += defence.challenge_acks;
+        self.defence.acks_held_back += defence.acks_held_back;
     }
 
     /// Adds one reactor.

@@ -36,6 +36,7 @@ mod send;
 #[cfg(test)]
 mod sim;
 mod state;
+mod syn_cookie;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ impl Engine {
             options,
             accept_queue: VecDeque::new(),
             syn_queue: Default::default(),
+            young: 0,
+            cookies_since: None,
         })
     }
 

@@ -57,6 +57,8 @@ pub struct EngineConfig {
     pub max_backlog: u32,
     /// Upper bound of half-open connections of one listener (`tcp_max_syn_backlog`).
     pub max_syn_backlog: u32,
+    /// Answer SYNs with cookies when a listener's SYN queue is full, instead of dropping them (`tcp_syncookies`).
+    pub syn_cookies: bool,
     /// Most connections of this engine, of any state but TIME_WAIT.
     pub max_connections: usize,
     /// Least time between two challenge ACKs of a connection (RFC 5961; `tcp_invalid_ratelimit`).
@@ -93,6 +95,7 @@ impl Default for EngineConfig {
             max_orphans: 65_536,
             max_backlog: 4096,
             max_syn_backlog: 4096,
+            syn_cookies: true,
             max_connections: 1 << 20,
             challenge_interval: Duration::from_millis(500),
             buffer_idle: Duration::from_secs(10),

@@ -46,6 +46,8 @@ pub(super) struct Negotiated {
     pub(super) peer_mss: Mss,
     pub(super) timestamps: bool,
     pub(super) sack: bool,
+    /// Both SYNs carried a window scale; either may be zero.
+    pub(super) window_scaling: bool,
     /// Scale of windows that we receive.
     pub(super) snd_wscale: WindowScale,
     /// Scale of windows that we send.

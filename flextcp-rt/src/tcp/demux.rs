@@ -40,14 +40,20 @@ impl Engine {
                 });
             }
             Some(Entry::HalfOpen(index)) => self.on_half_open(now, index, packet, frame),
-            Some(Entry::TimeWait(index)) => self.on_time_wait(now, index, packet),
-            None => self.on_listen(now, packet, None),
+            Some(Entry::TimeWait(index)) => self.on_time_wait(now, index, packet, frame),
+            None => self.on_listen(now, packet, frame, None),
         }
         self.raw.truncate(MAX_RAW);
     }
 
     /// LISTEN, or no state at all (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
-    fn on_listen(&mut self, now: Instant, packet: &TcpPacket, isn: Option<SeqNum>) {
+    fn on_listen(
+        &mut self,
+        now: Instant,
+        packet: &TcpPacket,
+        frame: &RxFrame<'_>,
+        isn: Option<SeqNum>,
+    ) {
         let tcp = &packet.tcp;
         if tcp.flags.contains(TcpFlags::RST) {
             return;
@@ -57,6 +63,7 @@ impl Engine {
         let is_syn = tcp.flags.contains(TcpFlags::SYN) && !tcp.flags.contains(TcpFlags::ACK);
         match listener {
             Some(id) if is_syn => self.on_syn(now, id, packet, isn),
+            Some(id) if self.on_cookie(now, id, packet, frame) => {}
             _ => self.raw.push_back(reset_for(packet)),
         }
     }
@@ -70,9 +77,11 @@ impl Engine {
             self.totals.listen_overflow += 1;
             return;
         }
-        if let Some(oldest) = listener.syn_queue_excess(&self.config) {
+        // A number chosen for the reuse of TIME_WAIT leaves no room for a cookie.
+        let full = listener.syn_queue_is_full(&self.config) && isn.is_none();
+        if full && !self.config.syn_cookies {
             self.totals.listen_overflow += 1;
-            self.forget_half_open(oldest);
+            return;
         }
         let Some(listener) = self.listeners.get_mut(id) else {
             return;
@@ -85,11 +94,19 @@ impl Engine {
             ts_offset: self.secret.timestamp_offset(&packet.tuple),
         };
         let mut half_open = listener.half_open(id, now, &self.config, request);
+        if full {
+            listener.cookies_since = Some(now);
+            self.totals.defence.syn_cookies_sent += 1;
+            let answer = half_open.cookie(&self.secret, now);
+            self.raw.push_back(answer);
+            return;
+        }
         self.serial += 1;
         half_open.serial = self.serial;
         self.raw.push_back(half_open.syn_ack(now));
         let index = self.half_open.insert(half_open) as u32;
         listener.syn_queue.insert((self.serial, index));
+        listener.young += 1;
         self.tuples.insert(packet.tuple, Entry::HalfOpen(index));
         self.schedule_half_open(index);
     }
@@ -109,8 +126,56 @@ impl Engine {
         self.tuples.remove(&half_open.tuple);
         if let Some(listener) = self.listeners.get_mut(half_open.listener) {
             listener.syn_queue.remove(&(half_open.serial, index));
+            listener.young -= usize::from(half_open.retries == 0);
         }
         Some(half_open)
+    }
+
+    /// An ACK that a listener gets: of a cookie, when it sent some lately. `false` when it proves nothing.
+    fn on_cookie(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        packet: &TcpPacket,
+        frame: &RxFrame<'_>,
+    ) -> bool {
+        let tcp = &packet.tcp;
+        let Some(listener) = self.listeners.get(id) else {
+            return false;
+        };
+        if !tcp.flags.contains(TcpFlags::ACK)
+            || tcp.flags.contains(TcpFlags::SYN)
+            || !listener.expects_cookies(now)
+        {
+            return false;
+        }
+        let (irs, iss) = (tcp.seq - 1, tcp.ack - 1);
+        let offer = handshake::offer(&packet.tuple, &listener.options, &self.config);
+        let ts_offset = self.secret.timestamp_offset(&packet.tuple);
+        let Some(mss) = self.secret.check_cookie(&packet.tuple, irs, iss, now) else {
+            self.totals.defence.syn_cookies_failed += 1;
+            return false;
+        };
+        let Some(negotiated) = offer.of_cookie(mss, &tcp.options, ts_offset, &self.config) else {
+            self.totals.defence.syn_cookies_failed += 1;
+            return false;
+        };
+        if listener.is_full() || self.conns.len() >= self.config.max_connections {
+            self.totals.listen_overflow += 1;
+            return true;
+        }
+        let request = Request {
+            packet,
+            negotiated,
+            iss,
+            ts_offset,
+        };
+        let mut half_open = listener.half_open(id, now, &self.config, request);
+        half_open.irs = irs;
+        half_open.sent_at = None;
+        self.totals.defence.syn_cookies_accepted += 1;
+        self.promote(now, half_open, packet, frame);
+        true
     }
 
     /// SYN_RECEIVED of a passive open (RFC 9293, section 3.10.7.4).
@@ -223,10 +288,14 @@ impl Engine {
                 continue;
             };
             half_open.queued = None;
-            if half_open.retries >= self.config.synack_retries {
+            let Some(listener) = self.listeners.get_mut(half_open.listener) else {
+                continue;
+            };
+            if half_open.retries >= listener.synack_retries(&self.config) {
                 self.forget_half_open(index);
                 continue;
             }
+            listener.young -= usize::from(half_open.retries == 0);
             half_open.retries += 1;
             self.totals.recovery.timeouts += 1;
             self.totals.recovery.retransmitted += 1;
@@ -238,7 +307,7 @@ impl Engine {
         }
     }
 
-    fn on_time_wait(&mut self, now: Instant, index: u32, packet: &TcpPacket) {
+    fn on_time_wait(&mut self, now: Instant, index: u32, packet: &TcpPacket, frame: &RxFrame<'_>) {
         let Some(entry) = self.time_wait.get_mut(index) else {
             return;
         };
@@ -263,7 +332,7 @@ impl Engine {
                 if self.listeners.find(&packet.tuple, hash).is_some() {
                     self.time_wait.remove(index);
                     self.tuples.remove(&packet.tuple);
-                    self.on_listen(now, packet, Some(isn));
+                    self.on_listen(now, packet, frame, Some(isn));
                 }
             }
         }
@@ -356,10 +425,10 @@ impl Conn {
         self.retransmits = u32::from(half_open.retries);
         self.start_sender(config);
         self.retransmits = 0;
-        if half_open.retries == 0 {
-            self.rtt.sample(now.saturating_since(half_open.sent_at));
-        } else {
-            self.rtt.handshake_timed_out();
+        match half_open.sent_at {
+            Some(at) if half_open.retries == 0 => self.rtt.sample(now.saturating_since(at)),
+            Some(_) => self.rtt.handshake_timed_out(),
+            None => {}
         }
         self.arm_keepalive(now);
     }

@@ -76,9 +76,7 @@ impl Conn {
         }
         let outstanding = self.outstanding();
         let negotiated = &self.negotiated;
-        let scaled = [negotiated.snd_wscale, negotiated.rcv_wscale]
-            .iter()
-            .any(|scale| *scale != WindowScale::ZERO);
+        let scaled = negotiated.window_scaling;
         Some(Exported {
             tuple: self.tuple,
             snd_una: self.snd.una,

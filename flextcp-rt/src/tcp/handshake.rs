@@ -18,7 +18,7 @@ use super::rtt::RttEstimator;
 use super::scoreboard::Scoreboard;
 use super::send::Plan;
 use super::timer::{Timer, TimerTable};
-use super::{ConnError, ConnId, EngineConfig, Event, Link, State};
+use super::{ConnError, ConnId, EngineConfig, Event, Link, State, syn_cookie};
 use crate::offload::Hysteresis;
 use crate::options::SocketOptions;
 
@@ -46,6 +46,7 @@ pub(super) fn offer(
         peer_mss: default_mss(tuple),
         timestamps: config.timestamps,
         sack: config.sack,
+        window_scaling: config.window_scaling,
         snd_wscale: WindowScale::ZERO,
         rcv_wscale: if config.window_scaling {
             WindowScale::for_buffer(largest_buffer(options, config))
@@ -71,6 +72,7 @@ impl Negotiated {
             peer_mss: peer.mss.map_or_else(|| default_mss(tuple), Mss::new),
             timestamps: self.timestamps && peer.timestamps.is_some(),
             sack: self.sack && peer.sack_permitted,
+            window_scaling: scale.is_some(),
             snd_wscale: scale.unwrap_or(WindowScale::ZERO),
             rcv_wscale: if scale.is_some() {
                 self.rcv_wscale
@@ -78,6 +80,42 @@ impl Negotiated {
                 WindowScale::ZERO
             },
         }
+    }
+}
+
+impl Negotiated {
+    /// What the ACK of a cookie says was agreed: its timestamp carries the options. `None` when it asks for what is
+    /// not on offer, so that it cannot come from us.
+    pub(super) fn of_cookie(
+        self,
+        peer_mss: Mss,
+        options: &TcpOptions,
+        ts_offset: u32,
+        config: &EngineConfig,
+    ) -> Option<Self> {
+        let agreed = Self { peer_mss, ..self };
+        let Some(ts) = options.timestamps else {
+            return Some(syn_cookie::restrict(Self {
+                timestamps: false,
+                ..agreed
+            }));
+        };
+        let stamp = syn_cookie::read_stamp(ts.ecr.wrapping_sub(ts_offset));
+        let unasked =
+            (stamp.sack && !self.sack) || (stamp.window_scale.is_some() && !config.window_scaling);
+        if !self.timestamps || unasked {
+            return None;
+        }
+        Some(Self {
+            sack: stamp.sack,
+            window_scaling: stamp.window_scale.is_some(),
+            snd_wscale: stamp.window_scale.unwrap_or(WindowScale::ZERO),
+            rcv_wscale: match stamp.window_scale {
+                Some(_) => self.rcv_wscale,
+                None => WindowScale::ZERO,
+            },
+            ..agreed
+        })
     }
 }
 
@@ -227,7 +265,7 @@ impl Conn {
         let answer = self.state == State::SynReceived;
         // An answer carries the scale only if the peer's SYN did.
         let scale = if answer {
-            self.negotiated.rcv_wscale != WindowScale::ZERO
+            self.negotiated.window_scaling
         } else {
             config.window_scaling
         };

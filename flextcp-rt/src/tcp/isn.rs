@@ -30,6 +30,15 @@ impl Secret {
         hasher.finish()
     }
 
+    /// Another keyed hash of the tuple, one for each `salt`.
+    pub(super) fn salted(&self, tuple: &FlowTuple, purpose: u8, salt: u32) -> u32 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        tuple.hash(&mut hasher);
+        hasher.write_u8(purpose);
+        hasher.write_u32(salt);
+        hasher.finish() as u32
+    }
+
     /// ISN = M + F(tuple, secret), M ticking every 4 µs (RFC 6528, section 3).
     pub(super) fn initial_sequence(&self, tuple: &FlowTuple, now: Instant) -> SeqNum {
         SeqNum(self.hash(tuple, 0) as u32) + (now.as_nanos() / 4_000) as u32

@@ -4,14 +4,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use flextcp_nic::flow::FlowTuple;
-use flextcp_nic::seq::{SeqNum, WindowScale};
+use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpPacket, Timestamps};
 use slab::Slab;
 
 use super::conn::Negotiated;
 use super::handshake::{advertised_mss, initial_buffer, syn_options, syn_window};
-use super::{CommandError, ConnId, EngineConfig, Link, ListenerId};
+use super::isn::Secret;
+use super::{CommandError, ConnId, EngineConfig, Link, ListenerId, syn_cookie};
 use crate::options::SocketOptions;
 
 /// A passive connection whose SYN-ACK is not acknowledged: what Linux calls a request socket.
@@ -30,7 +31,8 @@ pub(super) struct HalfOpen {
     pub(super) window: u16,
     pub(super) ttl: u8,
     pub(super) tos: u8,
-    pub(super) sent_at: Instant,
+    /// When the SYN-ACK was first sent; a cookie does not remember.
+    pub(super) sent_at: Option<Instant>,
     pub(super) retries: u8,
     pub(super) deadline: Instant,
     pub(super) queued: Option<Instant>,
@@ -42,7 +44,7 @@ impl HalfOpen {
             val: (now.as_millis() as u32).wrapping_add(self.ts_offset),
             ecr: self.ts_recent,
         });
-        let scale = self.negotiated.rcv_wscale != WindowScale::ZERO;
+        let scale = self.negotiated.window_scaling;
         SegmentRepr {
             src_mac: self.link.local_mac,
             dst_mac: self.link.remote_mac,
@@ -56,6 +58,20 @@ impl HalfOpen {
             urgent: 0,
             options: syn_options(self.mss, &self.negotiated, scale, timestamps),
         }
+    }
+
+    /// The SYN-ACK of a cookie, after which all of this may be forgotten.
+    pub(super) fn cookie(&mut self, secret: &Secret, now: Instant) -> SegmentRepr {
+        self.negotiated = syn_cookie::restrict(self.negotiated);
+        let peer_mss = self.negotiated.peer_mss;
+        (self.iss, _) = secret.cookie(&self.tuple, self.irs, peer_mss, now);
+        let mut answer = self.syn_ack(now);
+        if let Some(timestamps) = &mut answer.options.timestamps {
+            let clock = timestamps.val.wrapping_sub(self.ts_offset);
+            let stamp = syn_cookie::stamp(clock, &self.negotiated, false);
+            timestamps.val = stamp.wrapping_add(self.ts_offset);
+        }
+        answer
     }
 
     /// An ACK that repeats the SYN-ACK's numbers: what answers an unacceptable segment.
@@ -92,6 +108,10 @@ pub(super) struct Listener {
     pub(super) accept_queue: VecDeque<ConnId>,
     /// Half-open ones by age: (serial, index).
     pub(super) syn_queue: BTreeSet<(u64, u32)>,
+    /// Of these, those whose SYN-ACK was sent once.
+    pub(super) young: usize,
+    /// When the last cookie was sent: others are not believed for long after.
+    pub(super) cookies_since: Option<Instant>,
 }
 
 impl Listener {
@@ -100,13 +120,30 @@ impl Listener {
         self.accept_queue.len() > self.backlog as usize
     }
 
-    /// The half-open connection that has to go before another fits.
-    pub(super) fn syn_queue_excess(&self, config: &EngineConfig) -> Option<u32> {
-        let limit = self.backlog.max(8).min(config.max_syn_backlog) as usize;
-        if self.syn_queue.len() < limit {
-            return None;
+    /// Whether no further half-open connection is remembered.
+    pub(super) fn syn_queue_is_full(&self, config: &EngineConfig) -> bool {
+        self.syn_queue.len() >= self.backlog.max(8).min(config.max_syn_backlog) as usize
+    }
+
+    /// Whether a cookie was sent so lately that the ACK of one may arrive.
+    pub(super) fn expects_cookies(&self, now: Instant) -> bool {
+        self.cookies_since
+            .is_some_and(|at| at + syn_cookie::VALID > now)
+    }
+
+    /// SYN-ACK retransmissions that a half-open connection gets: fewer while old ones fill more than half of the
+    /// queue, so that it keeps room for the young (Linux's `reqsk_timer_handler`).
+    pub(super) fn synack_retries(&self, config: &EngineConfig) -> u8 {
+        let held = self.syn_queue.len();
+        let mut retries = config.synack_retries;
+        if held * 2 > self.backlog.max(8) as usize {
+            let mut young = self.young * 2;
+            while retries > 2 && held >= young {
+                retries -= 1;
+                young *= 2;
+            }
         }
-        self.syn_queue.first().map(|&(_, index)| index)
+        retries
     }
 
     /// The half-open connection that a SYN begins.
@@ -141,7 +178,7 @@ impl Listener {
             window: syn_window(initial_buffer(&self.options, config)),
             ttl: self.options.ttl.unwrap_or(config.ttl),
             tos: self.options.tos,
-            sent_at: now,
+            sent_at: Some(now),
             retries: 0,
             deadline: now + config.rto_initial,
             queued: None,

@@ -1,0 +1,202 @@
+//! A listener's two queues when they are full: cookies, and the last ACK ignored.
+
+use flextcp_nic::flow::FlowTuple;
+use flextcp_nic::seq::WindowScale;
+use flextcp_nic::wire::{SegmentRepr, TcpOptions};
+
+use super::*;
+
+/// A SYN from a source that never existed.
+fn syn(source: u32) -> SegmentRepr {
+    let [_, b, c, d] = source.to_be_bytes();
+    SegmentRepr {
+        src_mac: sim::LINK.local_mac,
+        dst_mac: sim::LINK.remote_mac,
+        tuple: FlowTuple {
+            local: ([11, b, c, d].into(), 1024 + (source % 50_000) as u16),
+            remote: (sim::address(1, false), 80),
+        },
+        tos: 0,
+        ttl: 64,
+        seq: flextcp_nic::seq::SeqNum(source.wrapping_mul(77)),
+        ack: flextcp_nic::seq::SeqNum(0),
+        flags: TcpFlags::SYN,
+        window: 64_000,
+        urgent: 0,
+        options: TcpOptions {
+            mss: Some(1460),
+            window_scale: Some(WindowScale::new(7)),
+            sack_permitted: true,
+            timestamps: Some(flextcp_nic::wire::Timestamps {
+                val: source,
+                ecr: 0,
+            }),
+            ..TcpOptions::default()
+        },
+    }
+}
+
+fn flood(sim: &mut Sim, count: u32) {
+    sim.keep_log = false;
+    for source in 0..count {
+        sim.inject(1, &syn(source), &[]);
+        sim.wire.clear();
+    }
+    sim.keep_log = true;
+}
+
+#[test]
+fn a_flood_is_answered_without_memory_and_connections_still_come() {
+    let mut sim = Sim::plain();
+    sim.listen(64, SocketOptions::default());
+    flood(&mut sim, 10_000);
+    let server = &sim.hosts[1].engine;
+    assert_eq!(server.half_open.len(), 64);
+    assert_eq!(server.tuples.len(), 64);
+    assert_eq!(server.counters().defence.syn_cookies_sent, 10_000 - 64);
+
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, client), State::Established);
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    let (ours, theirs) = (
+        sim.hosts[0].engine.info(sim.now, client).unwrap(),
+        sim.hosts[1].engine.info(sim.now, server).unwrap(),
+    );
+    // The cookie carried it all: window scale, SACK and the MSS.
+    assert!(theirs.sack && theirs.timestamps);
+    assert_eq!(
+        (theirs.snd_wscale, theirs.rcv_wscale),
+        (ours.rcv_wscale, ours.snd_wscale)
+    );
+    assert_eq!((theirs.snd_mss, ours.snd_mss), (1448, 1448));
+    // The field's rounding takes less than a unit.
+    assert!(ours.rcv_wnd - theirs.snd_wnd < 128);
+    assert_eq!(sim.hosts[1].engine.half_open.len(), 64);
+    sim.write(0, client, &pattern(0, 30_000));
+    sim.settle();
+    assert_eq!(sim.read(1, server, 30_000), pattern(0, 30_000));
+    sim.write(1, server, b"back");
+    sim.settle();
+    assert_eq!(sim.read(0, client, 9), b"back");
+    let defence = sim.hosts[1].engine.counters().defence;
+    assert_eq!(
+        (defence.syn_cookies_accepted, defence.syn_cookies_failed),
+        (1, 0)
+    );
+}
+
+#[test]
+fn without_timestamps_a_cookie_gives_options_up() {
+    let mut sim = Sim::plain();
+    sim.hosts[0].engine.config.timestamps = false;
+    sim.listen(8, SocketOptions::default());
+    flood(&mut sim, 20);
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let info = sim.hosts[0].engine.info(sim.now, client).unwrap();
+    assert_eq!(info.state, State::Established);
+    assert!(!info.sack && !info.timestamps);
+    assert_eq!((info.snd_wscale, info.rcv_wscale), (0, 0));
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    assert_eq!(
+        sim.hosts[1].engine.info(sim.now, server).unwrap().snd_mss,
+        1460
+    );
+    sim.write(0, client, b"plain");
+    sim.settle();
+    assert_eq!(sim.read(1, server, 9), b"plain");
+}
+
+#[test]
+fn an_ack_that_is_no_cookie_is_reset() {
+    let mut sim = Sim::plain();
+    sim.listen(8, SocketOptions::default());
+    let mut forged = syn(500);
+    forged.flags = TcpFlags::ACK;
+    sim.inject(1, &forged, &[]);
+    // Nothing was sent lately that could come back: not even looked at.
+    assert_eq!(sim.hosts[1].engine.counters().defence.syn_cookies_failed, 0);
+    flood(&mut sim, 20);
+    sim.log.clear();
+    for guess in 0..100 {
+        forged.ack += guess * 7_919;
+        sim.inject(1, &forged, &[]);
+    }
+    assert!(sim.hosts[1].accepted.is_empty());
+    assert_eq!(sim.sent(1, TcpFlags::RST).len(), 100);
+    assert_eq!(
+        sim.hosts[1].engine.counters().defence.syn_cookies_failed,
+        100
+    );
+}
+
+#[test]
+fn without_cookies_a_full_queue_drops_the_syn() {
+    let mut sim = Sim::plain();
+    sim.hosts[1].engine.config.syn_cookies = false;
+    sim.listen(8, SocketOptions::default());
+    flood(&mut sim, 20);
+    assert_eq!(sim.hosts[1].engine.counters().listen_overflow, 12);
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, client), State::SynSent);
+    // Old entries get fewer retransmissions while they fill the queue: 1 + 2 + 4 s instead of 63 s.
+    let done = sim.run_until(20 * SECOND, |sim| {
+        sim.state(0, client) == State::Established
+    });
+    assert!(done, "{} half open", sim.hosts[1].engine.half_open.len());
+}
+
+#[test]
+fn a_cookie_that_finds_a_full_accept_queue_is_dropped_and_works_later() {
+    let mut sim = Sim::plain();
+    let listener = sim.listen(8, SocketOptions::default());
+    flood(&mut sim, 20);
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.drive_all();
+    let at = sim.now + sim.delay;
+    sim.step(at);
+    // Between the SYN-ACK and its ACK the queue fills.
+    let nobody = ConnId {
+        index: u32::MAX,
+        generation: 0,
+    };
+    let queue = |sim: &mut Sim, ids: Vec<ConnId>| {
+        let listener = sim.hosts[1].engine.listeners.get_mut(listener);
+        listener.unwrap().accept_queue = ids.into();
+    };
+    queue(&mut sim, vec![nobody; 9]);
+    sim.settle();
+    assert_eq!(sim.state(0, client), State::Established);
+    assert!(sim.hosts[1].accepted.is_empty());
+    queue(&mut sim, Vec::new());
+    // The first data carries the same ACK.
+    sim.write(0, client, b"hello");
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    assert_eq!(sim.read(1, server, 9), b"hello");
+}
+
+#[test]
+fn a_scale_of_zero_is_a_scale() {
+    let mut sim = Sim::plain();
+    let small = SocketOptions {
+        recv_buffer: Some(16_384),
+        ..SocketOptions::default()
+    };
+    sim.listen(8, small);
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let answer = sim.sent(1, TcpFlags::SYN)[0];
+    assert_eq!(answer.options.window_scale, Some(WindowScale::ZERO));
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    let (ours, theirs) = (
+        sim.hosts[0].engine.info(sim.now, client).unwrap(),
+        sim.hosts[1].engine.info(sim.now, server).unwrap(),
+    );
+    assert_eq!((theirs.snd_wscale, theirs.rcv_wscale), (7, 0));
+    assert_eq!((ours.snd_wscale, ours.rcv_wscale), (0, 7));
+    // The field's rounding takes less than a unit.
+    assert!(ours.rcv_wnd - theirs.snd_wnd < 128);
+}
