@@ -367,7 +367,8 @@ pub trait Nic: Send + fmt::Debug {
     /// [`StaleFlow`].
     fn progress(&self, flow: FlowId) -> Result<FlowProgress, StaleFlow>;
 
-    /// Frames for this address and port are ours from now on: an unspecified address means every address.
+    /// Frames for this address and port are ours from now on, and anybody may open a connection to it whom the NIC's
+    /// filters let in: an unspecified address means every address.
     ///
     /// # Errors
     /// The steering table is full, or the device refused.
@@ -378,6 +379,19 @@ pub trait Nic: Send + fmt::Debug {
     /// # Errors
     /// The device refused.
     fn unlisten(&mut self, local: SocketAddr) -> io::Result<()>;
+
+    /// Frames for this address and port are ours from now on, for a connection: as long as nobody listens there too,
+    /// filters do not apply.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    fn own(&mut self, local: SocketAddr) -> io::Result<()>;
+
+    /// Ends [`own`](Self::own).
+    ///
+    /// # Errors
+    /// The device refused.
+    fn disown(&mut self, local: SocketAddr) -> io::Result<()>;
 
     /// Frames of this connection belong to the kernel although its port is ours (a handed-over connection).
     ///

@@ -5,10 +5,12 @@
 //! | `flow` | a slot of the flow table, and what of it the host has still to be told |
 //! | `receive` | frames in: the fast path, or an exception |
 //! | `transmit` | data and ACKs out, when [`Nic::flush`] comes |
+//! | `owners` | the addresses whose frames are ours, and for what |
 //! | [`filter`] | whose frames are refused |
 
 pub mod filter;
 mod flow;
+mod owners;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use std::os::fd::BorrowedFd;
 
 use self::filter::Filter;
 use self::flow::Flow;
+use self::owners::Owners;
 use self::transmit::Queues;
 use crate::fast::rx::{self, RecvSizes};
 use crate::flow::{FlowId, FlowState, FlowTuple, Token, flags};
@@ -91,7 +94,7 @@ struct Core {
     punted: Vec<FlowKey>,
     /// Rings that may be idle, by the time to look.
     idle: VecDeque<(Instant, FlowId)>,
-    owned: HashMap<SocketAddr, u32>,
+    owned: HashMap<SocketAddr, Owners>,
     excluded: HashSet<FlowTuple>,
     counters: NicCounters,
     config: SoftConfig,
@@ -310,29 +313,19 @@ impl Nic for SoftNic {
     }
 
     fn listen(&mut self, local: SocketAddr) -> io::Result<()> {
-        let core = &mut self.core;
-        if let Some(count) = core.owned.get_mut(&local) {
-            *count += 1;
-            return Ok(());
-        }
-        core.steering.own(local)?;
-        core.owned.insert(local, 1);
-        Ok(())
+        self.core.take(local, |owners| &mut owners.listeners)
     }
 
     fn unlisten(&mut self, local: SocketAddr) -> io::Result<()> {
-        let core = &mut self.core;
-        match core.owned.get_mut(&local) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                Ok(())
-            }
-            Some(_) => {
-                core.owned.remove(&local);
-                core.steering.disown(local)
-            }
-            None => Ok(()),
-        }
+        self.core.give_back(local, |owners| &mut owners.listeners)
+    }
+
+    fn own(&mut self, local: SocketAddr) -> io::Result<()> {
+        self.core.take(local, |owners| &mut owners.connections)
+    }
+
+    fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
+        self.core.give_back(local, |owners| &mut owners.connections)
     }
 
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {

@@ -19,6 +19,7 @@
 //! | `FLEXTCP_SEND_BUFFER_MAX` | `send_buffer_max` | the same of a send buffer | `4MiB` |
 //! | `FLEXTCP_SPIN` | `spin` | microseconds an idle core polls before it sleeps, at most; `0` to `1000000` | `50` |
 //! | `FLEXTCP_TAP_ADDR` | `tap_addr` | our addresses on the TAP device, with prefix length, separated by commas: `10.0.0.2/24` | none |
+//! | `FLEXTCP_FILTER` | `filter` | who may connect to what we listen on: rules separated by commas, of which the first that matches decides, as in `allow 10.0.0.0/8 port 443, deny any port 443`; see [`Filter`] | all |
 //! | `FLEXTCP_IMPAIR` | `impair` | impairment of the port, for tests (`flextcp_nic::port::impair` parses it) | none |
 //! | `FLEXTCP_CAPTURE` | `capture` | path of a pcapng file of what passes the port | none |
 //!
@@ -31,6 +32,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use flextcp_nic::soft::filter::{Filter, Prefix, Rule, Verdict};
 
 use crate::offload::OffloadPolicy;
 use crate::tcp::EngineConfig;
@@ -178,6 +181,9 @@ pub struct Config {
     pub spin: Duration,
     /// Our addresses on the TAP device.
     pub tap_addr: Vec<InterfaceAddr>,
+    /// Who may connect over the NIC to what we listen on. Kernel sockets, and connections within the process, are
+    /// not asked about.
+    pub filter: Filter,
     /// Impairment of the port.
     pub impair: Option<String>,
     /// Where to write what passes the port.
@@ -200,6 +206,7 @@ impl Default for Config {
             send_buffer_max: 4 << 20,
             spin: Duration::from_micros(50),
             tap_addr: Vec::new(),
+            filter: Filter::default(),
             impair: None,
             capture: None,
         }
@@ -378,6 +385,7 @@ impl ConfigBuilder {
         memory: u64,
         spin: Duration,
         tap_addr: Vec<InterfaceAddr>,
+        filter: Filter,
         impair: Option<String>,
         capture: Option<PathBuf>,
     }

@@ -243,6 +243,59 @@ fn a_graceful_stop_loses_no_byte() {
 }
 
 #[test]
+fn a_filter_keeps_peers_out_of_what_we_listen_on() {
+    let test = "a_filter_keeps_peers_out_of_what_we_listen_on";
+    if !require_privileges(test) || !require_tools(test, &["curl"]) {
+        return;
+    }
+    if std::env::var_os("FLEXTCP_TEST_KERNEL").is_some() {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("filter").unwrap();
+    place
+        .client()
+        .ip(["addr", "add", "10.77.0.9/24", "dev", place.device()])
+        .unwrap();
+    let mut options = ServerOptions::new("http", place.server_ip(Family::V4), place.device());
+    let rules = "allow 10.77.0.1, deny 10.77.0.0/24";
+    options.env.push(("FLEXTCP_FILTER", rules.to_owned()));
+    let server = Server::start(place.server(), &options).unwrap();
+    let url = server.url("/");
+    let from = |source| {
+        let args = ["-sSf", "-m", "2", "--interface", source, &url];
+        client(place.client(), "curl", args, LIMIT)
+    };
+    from("10.77.0.1").unwrap();
+    let refused = from("10.77.0.9").unwrap_err().to_string();
+    assert!(refused.contains("timed out"), "{refused}");
+    let stats = Stats::fetch(place.client(), &server).unwrap();
+    stats.assert_offloaded();
+    assert!(stats.count("drops.filtered") >= 1, "{stats:?}");
+
+    // The rules are about who comes in: this host still connects to where nobody is let in from.
+    let mut kernel = serve(
+        place.client(),
+        place.device(),
+        StackKind::Kernel,
+        (Ipv4Addr::new(10, 77, 0, 9), 0).into(),
+    );
+    let address = address_of(&mut kernel).to_string();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    let mut load = place.server().command(env!("CARGO_BIN_EXE_bench"));
+    load.args("peer load --stack flex --work exchange --bytes 100000 --server".split(' '))
+        .arg(&address)
+        .env("FLEXTCP_INTERFACES", place.device())
+        .env("FLEXTCP_FILTER", "deny any")
+        .env("FLEXTCP_FALLBACK", "deny")
+        .env(STATS_FILE, lines.path());
+    drop(server);
+    let load = Process::spawn(load).unwrap().finish(LIMIT).unwrap();
+    assert!(load.status.success(), "{}", load.stderr);
+    Stats::read_lines(lines.path()).unwrap()[0].assert_offloaded();
+}
+
+#[test]
 fn the_settings_of_lo_are_put_back_at_the_end() {
     if !require_privileges("the_settings_of_lo_are_put_back_at_the_end") {
         return;

@@ -656,6 +656,8 @@ fn listens(make: &mut dyn FnMut() -> Bench) {
         .expect("a second owner of the same address");
     rig.nic().unlisten(local).expect("it was listened on");
     rig.nic().unlisten(local).expect("twice");
+    rig.nic().own(local).expect("the table is empty");
+    rig.nic().disown(local).expect("it was owned");
     assert!(rig.bench.nic.serves(local.ip()));
     rig.nic().exclude(tuple(7)).expect("the table is empty");
     rig.peer_on(7, "P. 0:10 ack 0 win 512", false);

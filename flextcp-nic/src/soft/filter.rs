@@ -80,6 +80,12 @@ impl FromStr for Prefix {
     }
 }
 
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
 /// What a matching rule says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
@@ -89,7 +95,8 @@ pub enum Verdict {
     Deny,
 }
 
-/// One rule.
+/// One rule. As text: `allow` or `deny`, then `any` or a prefix of the peer's addresses, then perhaps our port, as in
+/// `allow 10.0.0.0/8 port 443`; the prefix may be left out before a port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rule {
     /// What to do.
@@ -100,9 +107,72 @@ pub struct Rule {
     pub local_port: Option<u16>,
 }
 
-/// Rules for segments of no installed flow, in order; the first that matches decides, and none means allow.
-/// An installed flow was let in by them.
-#[derive(Clone, Debug, Default)]
+/// The text is no rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct InvalidRule;
+
+impl fmt::Display for InvalidRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not a filter rule: write it as in `allow 10.0.0.0/8 port 443`, `deny port 22` or `deny any`",
+        )
+    }
+}
+
+impl std::error::Error for InvalidRule {}
+
+impl FromStr for Rule {
+    type Err = InvalidRule;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRule> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let (verdict, from, port) = match words[..] {
+            [verdict, "port", port] => (verdict, "any", Some(port)),
+            [verdict, from] => (verdict, from, None),
+            [verdict, from, "port", port] => (verdict, from, Some(port)),
+            _ => return Err(InvalidRule),
+        };
+        let verdict = match verdict {
+            "allow" => Verdict::Allow,
+            "deny" => Verdict::Deny,
+            _ => return Err(InvalidRule),
+        };
+        let remote = match from {
+            "any" => None,
+            prefix => Some(prefix.parse().map_err(|_| InvalidRule)?),
+        };
+        let local_port = match port.map(str::parse) {
+            None => None,
+            Some(Ok(0) | Err(_)) => return Err(InvalidRule),
+            Some(Ok(port)) => Some(port),
+        };
+        Ok(Self {
+            verdict,
+            remote,
+            local_port,
+        })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.verdict {
+            Verdict::Allow => "allow ",
+            Verdict::Deny => "deny ",
+        })?;
+        match self.remote {
+            Some(prefix) => write!(f, "{prefix}")?,
+            None => f.write_str("any")?,
+        }
+        self.local_port
+            .map_or(Ok(()), |port| write!(f, " port {port}"))
+    }
+}
+
+/// Whose segments reach what we listen on: rules in order; the first that matches decides, and none means allow.
+/// They are asked for segments of no installed flow: an installed one was let in by them. What comes back to a port
+/// that only connects is not asked about; a rule never cuts off what this host itself began.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
     rules: Vec<Rule>,
 }
@@ -111,6 +181,11 @@ impl Filter {
     /// A filter of these rules.
     pub const fn new(rules: Vec<Rule>) -> Self {
         Self { rules }
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
     }
 
     /// Whether a segment received on `tuple` is let in.
@@ -155,6 +230,36 @@ mod tests {
         assert!(allows("192.0.2.1:80", "11.2.2.3:5"));
         assert!(!allows("[::1]:22", "[fd12::1]:5"));
         assert!(allows("[::1]:23", "[fd12::1]:5"));
+    }
+
+    #[test]
+    fn rules_parse_and_print() {
+        for text in [
+            "allow 10.0.0.0/8 port 443",
+            "deny fd00::/8",
+            "deny any",
+            "allow any port 1",
+        ] {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        }
+        let short: Rule = " deny  port 22 ".parse().unwrap();
+        assert_eq!(short.to_string(), "deny any port 22");
+        let host: Rule = "allow 192.0.2.1".parse().unwrap();
+        assert_eq!(host.to_string(), "allow 192.0.2.1/32");
+        for bad in [
+            "",
+            "deny",
+            "any",
+            "drop any",
+            "deny any port",
+            "deny any port 0",
+            "deny any port 65536",
+            "deny 10.0.0.0/8 80",
+            "deny 10.0.0.0/33",
+            "allow any port 80 please",
+        ] {
+            assert_eq!(bad.parse::<Rule>(), Err(InvalidRule), "{bad}");
+        }
     }
 
     #[test]

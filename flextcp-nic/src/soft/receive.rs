@@ -87,7 +87,7 @@ impl Core {
         if !self.excluded.is_empty() && self.excluded.contains(&tcp.tuple) {
             return;
         }
-        if !self.config.filter.allows(&tcp.tuple) {
+        if self.refuses(&tcp.tuple) {
             self.counters.filtered += 1;
             return;
         }

@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::buffer::{Pool, RecvReader, SendWriter, recv_ring, send_ring};
 use crate::nic::{Exception, Notification};
+use crate::port::TxOffload;
 use crate::port::memory::{MemoryConfig, MemoryPort};
 use crate::seq::{Mss, SeqNum, WindowScale};
 use crate::steer::SteerAll;
+use crate::wire::{MAX_HEADER_LEN, MacAddr, SegmentRepr, TcpFlags, TcpOptions};
 
 #[derive(Debug, Default)]
 struct Log {
@@ -255,6 +257,56 @@ impl End {
     fn nic_claim(mut self) -> Claim {
         self.nic.claim(Instant::ZERO, self.id).unwrap()
     }
+}
+
+/// Which segments of no flow reach the host.
+#[test]
+fn a_filter_guards_listeners_and_spares_what_this_host_began() {
+    let [mut ours, mut peer] = connected(&Setup::default());
+    let rules = ["allow 10.0.0.2 port 80", "deny any"].map(|rule| rule.parse().unwrap());
+    ours.nic.set_filter(Filter::new(rules.to_vec()));
+    let local = |port| SocketAddr::new(address(false, 1), port);
+    let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let mut let_in = |nic: &mut SoftNic, port: u16| {
+        let segment = SegmentRepr {
+            src_mac: MacAddr::default(),
+            dst_mac: MacAddr::default(),
+            tuple: FlowTuple::new(SocketAddr::new(address(false, 2), 4000), local(port)),
+            tos: 0,
+            ttl: 64,
+            seq: SeqNum(1),
+            ack: SeqNum(0),
+            flags: TcpFlags::SYN,
+            window: 1000,
+            urgent: 0,
+            options: TcpOptions::default(),
+        };
+        let mut header = [0; MAX_HEADER_LEN];
+        let len = segment.emit([&[], &[]], false, &mut header);
+        let frame = TxFrame {
+            header: &header[..len],
+            payload: [&[], &[]],
+            offload: TxOffload::default(),
+        };
+        peer.nic.transmit(Instant::ZERO, frame).unwrap();
+        peer.nic.flush(Instant::ZERO).unwrap();
+        let mut log = Log::default();
+        nic.poll(Instant::ZERO, 64, &mut log).unwrap();
+        !log.exceptions.is_empty()
+    };
+    assert!(let_in(&mut ours.nic, 80), "allowed");
+    assert!(!let_in(&mut ours.nic, 81), "nobody has the port");
+    assert_eq!(ours.nic.counters().filtered, 1);
+    ours.nic.own(local(81)).unwrap();
+    assert!(let_in(&mut ours.nic, 81), "the answer to a connect");
+    for listener in [local(81), any(81)] {
+        ours.nic.listen(listener).unwrap();
+        assert!(!let_in(&mut ours.nic, 81), "{listener} is guarded");
+        ours.nic.unlisten(listener).unwrap();
+    }
+    assert!(let_in(&mut ours.nic, 81), "only a connection again");
+    ours.nic.disown(local(81)).unwrap();
+    assert!(!let_in(&mut ours.nic, 81));
 }
 
 #[test]

@@ -42,6 +42,7 @@ const KEYS: &[Key] = &[
     key!(send_buffer_max, parse::buffer_max),
     key!(spin, parse::spin),
     key!(tap_addr, parse::interface_addrs),
+    key!(filter, parse::filter),
     key!(impair, parse::optional_text),
     key!(capture, parse::optional_path),
 ];

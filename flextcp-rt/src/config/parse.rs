@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Congestion, Fallback, InterfaceAddr, Interfaces, NicChoice, Offload, XdpMode};
+use super::{Congestion, Fallback, Filter, InterfaceAddr, Interfaces, NicChoice, Offload, XdpMode};
 
 type Parsed<T> = Result<T, String>;
 
@@ -197,6 +197,20 @@ pub(super) fn interface_addrs(value: &str) -> Parsed<Vec<InterfaceAddr>> {
         .split(',')
         .map(|text| interface_addr(text.trim()))
         .collect()
+}
+
+pub(super) fn filter(value: &str) -> Parsed<Filter> {
+    if value.is_empty() {
+        return Ok(Filter::default());
+    }
+    value
+        .split(',')
+        .map(|rule| {
+            rule.parse()
+                .map_err(|error| format!("{:?} is {error}", rule.trim()))
+        })
+        .collect::<Parsed<_>>()
+        .map(Filter::new)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "same shape as the other parsers")]

@@ -13,6 +13,21 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
+fn filter() -> Filter {
+    Filter::new(vec![
+        Rule {
+            verdict: Verdict::Allow,
+            remote: Some(Prefix::new([10, 0, 0, 0].into(), 8)),
+            local_port: Some(443),
+        },
+        Rule {
+            verdict: Verdict::Deny,
+            remote: None,
+            local_port: Some(443),
+        },
+    ])
+}
+
 #[test]
 fn every_documented_value_is_taken() {
     let list = |names: &[&str]| Interfaces::List(names.iter().map(|s| (*s).to_owned()).collect());
@@ -69,6 +84,12 @@ fn every_documented_value_is_taken() {
         ),
         ("SPIN", "0", changed(|c| c.spin = Duration::ZERO)),
         (
+            "FILTER",
+            "allow 10.0.0.0/8 port 443, deny any port 443",
+            changed(|c| c.filter = filter()),
+        ),
+        ("FILTER", "", Config::default()),
+        (
             "IMPAIR",
             "loss=1%",
             changed(|c| c.impair = Some("loss=1%".into())),
@@ -122,6 +143,14 @@ fn a_wrong_value_is_named_with_its_key_and_a_fix() {
         ("TAP_ADDR", "10.0.0.2/33", "prefix length"),
         ("TAP_ADDR", "0.0.0.0/0", "unicast"),
         ("TAP_ADDR", "10.0.0.2/24", "set nic"),
+        ("FILTER", "deny", "deny port 22"),
+        ("FILTER", "deny any,", "deny port 22"),
+        (
+            "FILTER",
+            "deny any, allow 10.0.0.0/40",
+            "\"allow 10.0.0.0/40\" is not",
+        ),
+        ("FILTER", "deny any port http", "deny port 22"),
         ("CONFIG", "/nowhere", "cannot be read"),
         ("NICS", "auto", "FLEXTCP_NIC"),
     ];
@@ -136,8 +165,8 @@ fn a_wrong_value_is_named_with_its_key_and_a_fix() {
 
 #[test]
 fn a_variable_wins_over_the_file() {
-    let file =
-        "nic = 'tap:flex0'\ntap_addr = ['10.0.0.2/24', 'fd00::2/64']\nhairpin = false\nspin = 10\n";
+    let file = "nic = 'tap:flex0'\ntap_addr = ['10.0.0.2/24', 'fd00::2/64']\nhairpin = false\nspin = 10\n\
+         filter = ['allow 10.0.0.0/8 port 443', 'deny port 443']\n";
     let vars = [("FLEXTCP_CONFIG", "flextcp.toml"), ("FLEXTCP_SPIN", "20")];
     let vars = vars
         .into_iter()
@@ -151,6 +180,7 @@ fn a_variable_wins_over_the_file() {
     assert_eq!(config.tap_addr.len(), 2);
     assert_eq!(config.tap_addr[1].to_string(), "fd00::2/64");
     assert!(!config.hairpin);
+    assert_eq!(config.filter, filter());
     assert_eq!(config.spin, Duration::from_micros(20));
 }
 
@@ -162,6 +192,7 @@ fn a_wrong_file_is_refused() {
         ("nic = {a = 1}", "use a string"),
         ("interfaces = [1, 2]", "use a string"),
         ("memory = -5", "memory"),
+        ("filter = ['deny all']", "deny any"),
     ] {
         let error = Config::from_toml(text).expect_err(text).to_string();
         assert!(error.contains(names), "{text:?} gave {error:?}");

@@ -339,7 +339,7 @@ impl Core {
 
 impl Inner {
     fn disown(&mut self, local: SocketAddr) {
-        if let Err(error) = self.nic.unlisten(local) {
+        if let Err(error) = self.nic.disown(local) {
             tracing::warn!(%local, %error, "could not give the address back to the kernel");
         }
     }

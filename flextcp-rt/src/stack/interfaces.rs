@@ -18,7 +18,7 @@ use flextcp_nic::steer::{SteerAll, Steering};
 use super::Host;
 use super::follower::Follower;
 use super::tap::TapLink;
-use crate::config::{self, Config, NicChoice};
+use crate::config::{self, Config, Filter, NicChoice};
 use crate::reactor::core::Core;
 use crate::tcp::Engine;
 
@@ -107,7 +107,11 @@ impl Host {
         }
         let mut interfaces = self.interfaces();
         if interfaces.hairpin.is_none() {
-            let core = self.build_core(Box::new(LoopbackPort::new()), Box::new(SteerAll::new()))?;
+            let core = self.build_core(
+                Box::new(LoopbackPort::new()),
+                Box::new(SteerAll::new()),
+                Filter::default(),
+            )?;
             interfaces.hairpin = Some(core);
         }
         Ok(interfaces.hairpin.clone())
@@ -220,6 +224,7 @@ impl Host {
                 self.build_core(
                     Box::new(interface.queue(queue)?),
                     Box::new(interface.steering()),
+                    self.config.filter.clone(),
                 )
             })
             .collect::<io::Result<Vec<_>>>()?;
@@ -239,11 +244,13 @@ impl Host {
         &self,
         port: Box<dyn Port>,
         steering: Box<dyn Steering>,
+        filter: Filter,
     ) -> io::Result<Arc<Core>> {
         let port = wrap_port(&self.config, port)?;
         let name = port.info().name.clone();
         let mut nic_config = SoftConfig::new(random_secret()?);
         nic_config.recv_sizes.max = self.config.recv_buffer_max;
+        nic_config.filter = filter;
         let nic: Box<dyn Nic> = Box::new(SoftNic::new(port, steering, nic_config));
         let engine = Engine::new(self.config.engine(), random_secret()?, self.pool.clone());
         let core = Core::new(name, self.clock.clone(), self.guard.clone(), nic, engine);

@@ -86,7 +86,7 @@ impl Host {
         let neighbors = port.neighbors();
         tracing::debug!(port = port.info().name, "opened");
         let steering = Box::new(SteerAll::serving(addresses));
-        let core = self.build_core(Box::new(port), steering)?;
+        let core = self.build_core(Box::new(port), steering, self.config.filter.clone())?;
         Ok(TapLink { core, neighbors })
     }
 }

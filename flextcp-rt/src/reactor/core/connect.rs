@@ -60,12 +60,12 @@ impl Core {
         } = request;
         let now = self.now();
         let mut inner = self.lock();
+        if let Err(error) = inner.nic.own(tuple.local_addr()) {
+            return Err((error, reservation));
+        }
         // A former connection with these ends may have left for the kernel.
-        let steered = inner
-            .nic
-            .listen(tuple.local_addr())
-            .and_then(|()| inner.nic.include(tuple));
-        if let Err(error) = steered {
+        if let Err(error) = inner.nic.include(tuple) {
+            inner.disown(tuple.local_addr());
             return Err((error, reservation));
         }
         let (conn, app) = match inner.engine.connect(now, tuple, link, options.clone()) {

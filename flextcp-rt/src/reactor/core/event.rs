@@ -104,7 +104,7 @@ impl Inner {
         let core = entry.driver.clone();
         let (stream, handle) =
             socket::pair(core, token, app, addresses, entry.options.clone(), None);
-        let owned = match self.nic.listen(local) {
+        let owned = match self.nic.own(local) {
             Ok(()) => Some(local),
             Err(error) => {
                 tracing::warn!(%local, %error, "this connection will not outlive its listener");

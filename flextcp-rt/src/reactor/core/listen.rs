@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::Core;
+use super::{Core, Inner};
 use crate::options::SocketOptions;
 use crate::reactor::driver::DriverShared;
 use crate::socket::AcceptQueue;
@@ -33,10 +33,13 @@ impl Core {
             .engine
             .listen(local, backlog, mtu, options.clone())
             .map_err(listen_error)?;
-        for address in addresses(local, options) {
+        for (taken, address) in addresses(local, options).enumerate() {
             if let Err(error) = inner.nic.listen(address) {
                 let now = self.now();
                 inner.engine.close_listener(now, id);
+                for address in addresses(local, options).take(taken) {
+                    inner.unlisten(address);
+                }
                 return Err(error);
             }
         }
@@ -61,11 +64,19 @@ impl Core {
         inner.engine.close_listener(now, id);
         if let Some(entry) = inner.listeners.remove(&id) {
             for address in addresses(entry.local, &entry.options) {
-                inner.disown(address);
+                inner.unlisten(address);
             }
         }
         drop(inner);
         self.guard.watch();
+    }
+}
+
+impl Inner {
+    fn unlisten(&mut self, local: SocketAddr) {
+        if let Err(error) = self.nic.unlisten(local) {
+            tracing::warn!(%local, %error, "could not give the address back to the kernel");
+        }
     }
 }
 
