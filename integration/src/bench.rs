@@ -3,6 +3,7 @@
 //! Every sample starts fresh namespaces, a server process and a client process, so that no sample inherits ports in
 //! TIME_WAIT, cached routes or warmed buffers from another. Server and client each stay on a core of their own.
 
+pub mod path;
 pub mod plot;
 pub mod report;
 pub mod sample;

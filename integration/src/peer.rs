@@ -37,6 +37,9 @@ pub struct Serve {
     /// Core to stay on
     #[arg(long)]
     pub cpu: Option<usize>,
+    /// Congestion control of the connections; the stack's default without
+    #[arg(long)]
+    pub congestion: Option<String>,
 }
 
 /// Options of a load.
@@ -51,6 +54,9 @@ pub struct Load {
     /// Core to stay on
     #[arg(long)]
     pub cpu: Option<usize>,
+    /// Congestion control of the connections; the stack's default without
+    #[arg(long)]
+    pub congestion: Option<String>,
     /// Connections at once
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
@@ -274,7 +280,7 @@ async fn receive_hashed(from: &mut (impl AsyncRead + Unpin), len: u64) -> io::Re
 /// # Errors
 /// What binding gives.
 pub fn spawn_server<S: Stack>(listen: SocketAddr) -> io::Result<SocketAddr> {
-    let listener = S::bind(listen)?;
+    let listener = S::bind(listen, None)?;
     let address = S::local_addr(&listener)?;
     tokio::spawn(serve::accept_all::<S>(listener));
     Ok(address)
@@ -299,6 +305,7 @@ mod tests {
                 stack: StackKind::Kernel,
                 server,
                 cpu: None,
+                congestion: None,
                 connections: 2,
                 millis: 30,
                 bytes: 100_000,

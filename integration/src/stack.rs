@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Whose sockets a peer uses.
@@ -34,14 +35,17 @@ pub trait Stack: Send + Sync + 'static {
     /// Its stream.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Binds a listener with a backlog of 4096.
-    fn bind(address: SocketAddr) -> io::Result<Self::Listener>;
+    /// Binds a listener with a backlog of 4096. Connections get `congestion`, or the stack's default.
+    fn bind(address: SocketAddr, congestion: Option<&str>) -> io::Result<Self::Listener>;
     /// Its address.
     fn local_addr(listener: &Self::Listener) -> io::Result<SocketAddr>;
     /// Accepts a connection, with no delay of small writes.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// Connects, with no delay of small writes.
-    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn connect(
+        address: SocketAddr,
+        congestion: Option<&str>,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// Makes the close of `stream` a reset, so that a client of many connections does not run out of ports.
     fn reset_on_close(stream: &Self::Stream) -> io::Result<()>;
 }
@@ -52,16 +56,33 @@ macro_rules! stack {
         #[derive(Debug)]
         pub struct $name;
 
-        impl Stack for $name {
-            type Listener = $($net)::+::TcpListener;
-            type Stream = $($net)::+::TcpStream;
-
-            fn bind(address: SocketAddr) -> io::Result<Self::Listener> {
+        impl $name {
+            fn socket(
+                address: SocketAddr,
+                congestion: Option<&str>,
+            ) -> io::Result<$($net)::+::TcpSocket> {
                 let socket = if address.is_ipv4() {
                     $($net)::+::TcpSocket::new_v4()
                 } else {
                     $($net)::+::TcpSocket::new_v6()
                 }?;
+                if let Some(name) = congestion {
+                    // Before the handshake, which tells the peer whether there will be ECN.
+                    SockRef::from(&socket).set_tcp_congestion(name.as_bytes())?;
+                }
+                Ok(socket)
+            }
+        }
+
+        impl Stack for $name {
+            type Listener = $($net)::+::TcpListener;
+            type Stream = $($net)::+::TcpStream;
+
+            fn bind(
+                address: SocketAddr,
+                congestion: Option<&str>,
+            ) -> io::Result<Self::Listener> {
+                let socket = Self::socket(address, congestion)?;
                 socket.set_reuseaddr(true)?;
                 socket.bind(address)?;
                 socket.listen(4096)
@@ -77,8 +98,14 @@ macro_rules! stack {
                 Ok(stream)
             }
 
-            async fn connect(address: SocketAddr) -> io::Result<Self::Stream> {
-                let stream = $($net)::+::TcpStream::connect(address).await?;
+            async fn connect(
+                address: SocketAddr,
+                congestion: Option<&str>,
+            ) -> io::Result<Self::Stream> {
+                let stream = match congestion {
+                    None => $($net)::+::TcpStream::connect(address).await?,
+                    Some(_) => Self::socket(address, congestion)?.connect(address).await?,
+                };
                 stream.set_nodelay(true)?;
                 Ok(stream)
             }

@@ -1,4 +1,4 @@
-//! Measures ours beside kernel sockets: `cargo run --release -p integration --bin bench -- rpc|bulk|churn`.
+//! Measures ours beside kernel sockets: `cargo run --release -p integration --bin bench -- rpc|bulk|churn|path`.
 
 use std::error::Error;
 use std::fs;
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use integration::bench::path;
 use integration::bench::report::{Report, Row};
 use integration::bench::{Suite, cases, plot, sample};
 use integration::netns::is_privileged;
@@ -28,6 +29,8 @@ enum Command {
     Bulk(Options),
     /// Connections opened, used once and closed per second
     Churn(Options),
+    /// Goodput over a bad path of 100 Mbit/s, beside Linux CUBIC; sharing, DCTCP, BBR
+    Path(Options),
     /// One end of a measurement; what the others start
     #[command(hide = true)]
     Peer {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Rpc(options) => measure(Suite::Rpc, &options),
         Command::Bulk(options) => measure(Suite::Bulk, &options),
         Command::Churn(options) => measure(Suite::Churn, &options),
+        Command::Path(options) => measure_path(&options),
         Command::Peer { part } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
@@ -83,12 +87,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(suite: Suite, options: &Options) -> Result<bool, Box<dyn Error>> {
-    if !is_privileged() {
-        return Err(
-            "needs CAP_NET_ADMIN and CAP_SYS_ADMIN to make network namespaces: run as root".into(),
-        );
+fn require_root() -> Result<(), Box<dyn Error>> {
+    if is_privileged() {
+        return Ok(());
     }
+    Err("needs CAP_NET_ADMIN and CAP_SYS_ADMIN to make network namespaces: run as root".into())
+}
+
+fn measure(suite: Suite, options: &Options) -> Result<bool, Box<dyn Error>> {
+    require_root()?;
     let program = std::env::current_exe()?;
     let (rounds, length) = if options.quick {
         (2, Duration::from_millis(300))
@@ -143,6 +150,31 @@ fn measure(suite: Suite, options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if let Some(directory) = &options.svg {
         println!("{}", plot::draw(&report, directory)?.display());
+    }
+    Ok(!options.strict || report.all_met())
+}
+
+fn measure_path(options: &Options) -> Result<bool, Box<dyn Error>> {
+    require_root()?;
+    let program = std::env::current_exe()?;
+    let rounds = if options.quick {
+        1
+    } else {
+        usize::from(options.rounds)
+    };
+    let bench = path::Bench {
+        program: &program,
+        rounds,
+        quick: options.quick,
+        only: &options.only,
+    };
+    let report = bench.run()?;
+    println!("{}", report.table());
+    if let Some(file) = &options.json {
+        fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(directory) = &options.svg {
+        println!("{}", path::plot::draw(&report, directory)?.display());
     }
     Ok(!options.strict || report.all_met())
 }

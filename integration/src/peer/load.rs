@@ -72,7 +72,7 @@ async fn join_all(mut tasks: JoinSet<io::Result<Histogram<u64>>>) -> io::Result<
 async fn rpc<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let mut streams = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
-        let mut stream = S::connect(args.server).await?;
+        let mut stream = S::connect(args.server, args.congestion.as_deref()).await?;
         stream.write_all(&request(RequestKind::Echo)).await?;
         streams.push(stream);
     }
@@ -109,7 +109,7 @@ async fn churn<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let mut tasks = JoinSet::new();
     for _ in 0..args.connections {
         let used = Arc::clone(&used);
-        let server = args.server;
+        let (server, congestion) = (args.server, args.congestion.clone());
         tasks.spawn(async move {
             let mut times = histogram()?;
             let mut first = [0x42; Request::LEN + MESSAGE];
@@ -117,7 +117,7 @@ async fn churn<S: Stack>(args: &Load) -> io::Result<Outcome> {
             let mut answer = [0; MESSAGE];
             while Instant::now() < end && used.fetch_add(1, Ordering::Relaxed) < CHURN_LIMIT {
                 let opened = Instant::now();
-                let mut stream = S::connect(server).await?;
+                let mut stream = S::connect(server, congestion.as_deref()).await?;
                 stream.write_all(&first).await?;
                 stream.read_exact(&mut answer).await?;
                 stream.shutdown().await?;
@@ -137,12 +137,14 @@ async fn churn<S: Stack>(args: &Load) -> io::Result<Outcome> {
 
 async fn upload<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let measure = Duration::from_millis(args.millis);
+    let mut streams = Vec::with_capacity(args.connections);
+    for _ in 0..args.connections {
+        streams.push(S::connect(args.server, args.congestion.as_deref()).await?);
+    }
     let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..args.connections {
-        let server = args.server;
+    for mut stream in streams {
         tasks.spawn(async move {
-            let mut stream = S::connect(server).await?;
             stream.write_all(&request(RequestKind::Sink)).await?;
             let buffer = vec![0x5a; CHUNK];
             while start.elapsed() < measure {
@@ -160,9 +162,9 @@ async fn download<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..args.connections {
-        let server = args.server;
+        let (server, congestion) = (args.server, args.congestion.clone());
         tasks.spawn(async move {
-            let mut stream = S::connect(server).await?;
+            let mut stream = S::connect(server, congestion.as_deref()).await?;
             stream.write_all(&request(RequestKind::Source)).await?;
             let mut buffer = vec![0; CHUNK];
             let mut count = 0;
@@ -197,9 +199,10 @@ async fn exchange<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let mut tasks = JoinSet::new();
     for connection in 0..args.connections {
         let (server, len) = (args.server, args.bytes);
+        let congestion = args.congestion.clone();
         tasks.spawn(async move {
             let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(connection as u64 + 1);
-            let mut stream = S::connect(server).await?;
+            let mut stream = S::connect(server, congestion.as_deref()).await?;
             let request = Request {
                 kind: RequestKind::Exchange,
                 len,
@@ -231,7 +234,7 @@ async fn hold<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let mut streams = Vec::with_capacity(args.connections);
     let mut answer = [0; MESSAGE];
     for _ in 0..args.connections {
-        let mut stream = S::connect(args.server).await?;
+        let mut stream = S::connect(args.server, args.congestion.as_deref()).await?;
         stream.write_all(&request(RequestKind::Echo)).await?;
         stream.write_all(&[0x42; MESSAGE]).await?;
         stream.read_exact(&mut answer).await?;

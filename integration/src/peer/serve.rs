@@ -11,7 +11,7 @@ const CHUNK: usize = 64 << 10;
 
 /// Serves until standard input ends.
 pub(super) async fn run<S: Stack>(args: &Serve) -> io::Result<()> {
-    let listener = S::bind(args.listen)?;
+    let listener = S::bind(args.listen, args.congestion.as_deref())?;
     println!("listening on {}", S::local_addr(&listener)?);
     tokio::select! {
         result = accept_all::<S>(listener) => result,

@@ -1,0 +1,204 @@
+//! The rounds: who is measured when.
+
+use std::io;
+use std::path::Path as File;
+use std::time::Duration;
+
+use super::report::{Check, Report, Row};
+use super::run::{Flow, Run, Transfer, run};
+use super::{CAPACITY, Cell, DCTCP_THRESHOLD, FRAME, Pair, RATE, cells, dctcp, sharing};
+use crate::path::PathConfig;
+use crate::stack::StackKind;
+
+const SEED: u64 = 1;
+/// What counts of a run, after it found its rate.
+const SETTLED_MS: usize = 1000;
+
+/// A run of the benchmark.
+#[derive(Debug, Clone, Copy)]
+pub struct Bench<'a> {
+    /// The benchmark itself, which plays the peers.
+    pub program: &'a File,
+    /// Rounds of each pair.
+    pub rounds: usize,
+    /// Few paths, short transfers: shows that it works.
+    pub quick: bool,
+    /// Only what has this in its name.
+    pub only: &'a str,
+}
+
+impl Bench<'_> {
+    /// Measures all of it.
+    ///
+    /// # Errors
+    /// When the namespaces cannot be made, or a peer fails or hangs.
+    pub fn run(&self) -> io::Result<Report> {
+        let mut rows = Vec::new();
+        for cell in cells(self.quick) {
+            if cell.to_string().contains(self.only) {
+                rows.push(self.cell(cell)?);
+            }
+        }
+        let mut checks = Vec::new();
+        if "sharing".contains(self.only) {
+            checks.push(self.sharing()?);
+        }
+        if "dctcp".contains(self.only) {
+            checks.extend(self.dctcp()?);
+        }
+        if "bbr".contains(self.only) {
+            checks.extend(self.bbr()?);
+        }
+        Ok(Report {
+            rounds: self.rounds,
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            cores: std::thread::available_parallelism()?.get(),
+            rows,
+            checks,
+        })
+    }
+
+    fn measure(
+        &self,
+        name: &str,
+        config: &PathConfig,
+        flows: &[Flow],
+        length: Duration,
+    ) -> io::Result<Run> {
+        let run = run(self.program, config, flows, length)
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        let goodput: Vec<String> = run
+            .transfers
+            .iter()
+            .map(|transfer| format!("{:.1}", transfer.goodput))
+            .collect();
+        eprintln!(
+            "{name}: {} Mbit/s; late p99 {:.0} µs",
+            goodput.join(" and "),
+            run.records.to_b.late.p99
+        );
+        Ok(run)
+    }
+
+    fn cell(&self, cell: Cell) -> io::Result<Row> {
+        let mut pairs = Pair::ALL.map(|pair| (pair, Vec::<Transfer>::new()));
+        for round in 0..self.rounds {
+            let config = cell.config(SEED + round as u64);
+            for turn in 0..pairs.len() {
+                // The order changes from round to round, so that a drift of the machine favours none.
+                let (pair, transfers) = &mut pairs[(turn + round) % Pair::ALL.len()];
+                let (sender, receiver) = pair.stacks();
+                let flow = Flow {
+                    sender,
+                    receiver,
+                    congestion: "cubic",
+                };
+                let name = format!("{cell}, round {}, {}", round + 1, pair.name());
+                let run = self.measure(&name, &config, &[flow], cell.length(self.quick))?;
+                transfers.extend(run.transfers);
+            }
+        }
+        Ok(Row::new(cell.to_string(), &pairs))
+    }
+
+    fn sharing(&self) -> io::Result<Check> {
+        let length = Duration::from_secs(if self.quick { 5 } else { 60 });
+        let mut shares = Vec::new();
+        for round in 0..self.rounds {
+            let mut flows = [StackKind::Flex, StackKind::Kernel].map(|stack| Flow {
+                sender: stack,
+                receiver: stack,
+                congestion: "cubic",
+            });
+            // Who comes first finds an empty queue.
+            if round % 2 == 1 {
+                flows.reverse();
+            }
+            let config = sharing(SEED + round as u64);
+            let run = self.measure("sharing", &config, &flows, length)?;
+            let of = |stack| {
+                let bytes = flows.iter().zip(&run.transfers);
+                bytes
+                    .filter(|(flow, _)| flow.sender == stack)
+                    .map(|(_, transfer)| transfer.goodput)
+                    .sum::<f64>()
+            };
+            let (ours, linux) = (of(StackKind::Flex), of(StackKind::Kernel));
+            shares.push(ours / (ours + linux).max(f64::MIN_POSITIVE));
+        }
+        let name = format!(
+            "share of ours beside one Linux CUBIC flow, 20 ms, {} s",
+            length.as_secs()
+        );
+        Ok(Check::share(name, shares))
+    }
+
+    fn dctcp(&self) -> io::Result<[Check; 2]> {
+        let length = Duration::from_secs(if self.quick { 3 } else { 10 });
+        let threshold = DCTCP_THRESHOLD as f64 * FRAME;
+        let (mut queues, mut busy) = (Vec::new(), Vec::new());
+        for round in 0..self.rounds {
+            let flow = Flow {
+                sender: StackKind::Flex,
+                receiver: StackKind::Flex,
+                congestion: "dctcp",
+            };
+            let config = dctcp(SEED + round as u64);
+            let run = self.measure("dctcp", &config, &[flow], length)?;
+            let end = usize::try_from(length.as_millis()).unwrap_or(usize::MAX);
+            let mut settled: Vec<u32> = run
+                .queue
+                .iter()
+                .copied()
+                .skip(SETTLED_MS)
+                .take(end - SETTLED_MS)
+                .collect();
+            settled.sort_unstable();
+            let median = settled.get(settled.len() / 2).copied().unwrap_or(0);
+            queues.push(f64::from(median) / threshold);
+            // From the first to the last frame, whatever the transfer's own rate.
+            let transfer = &run.transfers[0];
+            let bytes = run.records.to_b.counters.delivered_bytes as f64;
+            busy.push(bytes * 8.0 / transfer.seconds / RATE as f64);
+        }
+        Ok([
+            Check::queue(
+                format!("DCTCP, median queue in thresholds of {DCTCP_THRESHOLD} packets, 2 ms"),
+                queues,
+            ),
+            Check::utilisation("DCTCP, part of the rate in use, 2 ms".to_owned(), busy),
+        ])
+    }
+
+    fn bbr(&self) -> io::Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        for rtt in [20, 100] {
+            let cell = Cell {
+                rtt,
+                trouble: "loss=1%",
+                name: "1 % loss",
+            };
+            let mut fills = Vec::new();
+            for round in 0..self.rounds {
+                let flow = Flow {
+                    sender: StackKind::Flex,
+                    receiver: StackKind::Flex,
+                    congestion: "bbr",
+                };
+                let config = cell.config(SEED + round as u64);
+                // Long enough for its start not to decide.
+                let length = cell.length(self.quick) * 2;
+                let run = self.measure(&format!("bbr, {cell}"), &config, &[flow], length)?;
+                fills.push(run.transfers[0].goodput / CAPACITY);
+            }
+            checks.push(Check::fill(
+                format!("BBR, part of the capacity, {cell}"),
+                fills,
+            ));
+        }
+        Ok(checks)
+    }
+}
