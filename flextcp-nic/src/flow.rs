@@ -5,6 +5,8 @@ pub(crate) mod fields;
 use core::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 /// The two ends of a connection, seen from here.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FlowTuple {
@@ -84,11 +86,11 @@ pub mod flags {
     pub const ALL: u32 = (1 << 8) - 1;
 }
 
-/// A plain established connection in 32 words (128 bytes): what install copies to the NIC and claim
+/// A plain established connection in 30 words (at most 128 bytes): what install copies to the NIC and claim
 /// copies back. Sequence numbers are raw words here, for hardware; in Rust they become
 /// [`SeqNum`](crate::seq::SeqNum) through the accessors. Ring positions are relative: receive position
 /// of `rcv_nxt` and send position of `snd_una` are the app buffers' own tail and head.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct FlowState {
     /// Local address, network order bytes in each word; IPv4 uses the first.
@@ -143,3 +145,6 @@ pub struct FlowState {
 }
 
 const _: () = assert!(size_of::<FlowState>() <= 128);
+
+/// Words of a [`FlowState`].
+pub const FLOW_STATE_WORDS: usize = size_of::<FlowState>() / 4;

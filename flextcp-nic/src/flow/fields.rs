@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{FlowState, FlowTuple, flags};
+use super::{FLOW_STATE_WORDS, FlowState, FlowTuple, flags};
 use crate::seq::{Mss, SeqNum, WindowScale};
 use crate::wire::MacAddr;
 
@@ -59,6 +59,16 @@ impl FlowState {
         snd_nxt set_snd_nxt;
         /// Sequence number after the last byte the application wrote.
         snd_end set_snd_end;
+    }
+
+    /// The state as words, as hardware is given it.
+    pub const fn to_words(self) -> [u32; FLOW_STATE_WORDS] {
+        zerocopy::transmute!(self)
+    }
+
+    /// The state that hardware gave back.
+    pub const fn from_words(words: [u32; FLOW_STATE_WORDS]) -> Self {
+        zerocopy::transmute!(words)
     }
 
     /// Who the flow is.
@@ -180,6 +190,8 @@ mod tests {
             state.set_remote_mac(MacAddr(mac));
             state.set_mss_scales(Mss::new(mss), WindowScale::new(rcv), WindowScale::new(snd));
             prop_assert_eq!(state.tuple(), tuple);
+            prop_assert_eq!(FlowState::from_words(state.to_words()), state);
+            prop_assert_eq!(state.to_words()[8], u32::from(ports[0]) << 16 | u32::from(ports[1]));
             prop_assert_eq!(state.remote_mac(), MacAddr(mac));
             prop_assert_eq!((state.ttl(), state.tos()), (ttl, tos & !3));
             prop_assert_eq!(state.mss().get(), mss);
