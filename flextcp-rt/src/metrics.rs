@@ -129,6 +129,10 @@ pub struct RecoveryStats {
     pub timeouts: u64,
     /// Recoveries entered by duplicate ACKs.
     pub fast_recoveries: u64,
+    /// Tail loss probes (RFC 8985, section 7).
+    pub tail_probes: u64,
+    /// Reductions of the window that were taken back, as nothing was lost.
+    pub undone: u64,
     /// Segments that arrived out of order and were kept.
     pub out_of_order: u64,
     /// Zero-window probes sent.
@@ -304,6 +308,8 @@ impl Stats {
         self.recovery.retransmitted += counters.recovery.retransmitted;
         self.recovery.timeouts += counters.recovery.timeouts;
         self.recovery.fast_recoveries += counters.recovery.fast_recoveries;
+        self.recovery.tail_probes += counters.recovery.tail_probes;
+        self.recovery.undone += counters.recovery.undone;
         self.recovery.out_of_order += counters.recovery.out_of_order;
         self.recovery.window_probes += counters.recovery.window_probes;
         self.drops.listen_overflow += counters.listen_overflow;

@@ -7,9 +7,10 @@ mod reno;
 use std::fmt;
 use std::time::Duration;
 
-use flextcp_nic::seq::Mss;
+use flextcp_nic::seq::{Mss, SeqNum};
 use flextcp_nic::time::Instant;
 
+use super::delivery::RateSample;
 pub(super) use cubic::Cubic;
 pub(super) use reno::Reno;
 
@@ -41,14 +42,32 @@ impl Window {
     }
 }
 
-/// Good news: bytes were delivered.
-#[derive(Clone, Copy, Debug)]
+/// What an acknowledgment, or a notification of the NIC, tells.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    dead_code,
+    reason = "what algorithms that go by rates or round trips look at"
+)]
 pub(super) struct AckSample {
     pub(super) now: Instant,
     /// Bytes newly acknowledged.
     pub(super) acked: u32,
+    /// Bytes newly known to have arrived, acknowledged selectively or not.
+    pub(super) delivered: u32,
+    /// Bytes newly taken as lost.
+    pub(super) lost: u32,
+    /// Round trip of the latest segment among them, if one was sent once.
+    pub(super) rtt: Option<Duration>,
     /// Smoothed round trip, if known.
     pub(super) srtt: Option<Duration>,
+    /// Least round trip lately.
+    pub(super) min_rtt: Option<Duration>,
+    /// Bytes in flight after it.
+    pub(super) in_flight: u32,
+    /// How fast a flight was delivered.
+    pub(super) rate: Option<RateSample>,
+    pub(super) una: SeqNum,
+    pub(super) nxt: SeqNum,
 }
 
 /// A congestion control algorithm (the two decisions of Linux's `tcp_congestion_ops`).
@@ -57,7 +76,7 @@ pub(super) trait Algorithm: fmt::Debug + Send {
     fn name(&self) -> &'static str;
 
     /// Grows `window` on an acknowledgment that arrived while it was the limit.
-    fn on_ack(&mut self, window: &mut Window, sample: AckSample);
+    fn on_ack(&mut self, window: &mut Window, sample: &AckSample);
 
     /// The new threshold after a loss (RFC 5681, equation 4, or the algorithm's own).
     fn ssthresh(&mut self, window: &Window, now: Instant) -> u32;
@@ -69,6 +88,14 @@ pub(super) trait Algorithm: fmt::Debug + Send {
 
     /// A retransmission timeout: what was learnt is void.
     fn on_timeout(&mut self) {}
+
+    /// The last [`ssthresh`](Self::ssthresh) was a mistake.
+    fn undo(&mut self) {}
+
+    /// The algorithm sets the window itself, in recovery too; else recovery follows PRR (RFC 6937).
+    fn owns_window(&self) -> bool {
+        false
+    }
 }
 
 /// The congestion window of one connection.
@@ -115,7 +142,7 @@ impl Congestion {
         self.window.cwnd = self.window.mss;
     }
 
-    pub(super) fn on_ack(&mut self, sample: AckSample) {
+    pub(super) fn on_ack(&mut self, sample: &AckSample) {
         // RFC 7661's concern, as Linux settles it: a window that was not used does not grow.
         if std::mem::take(&mut self.limited) && sample.acked > 0 {
             self.algorithm.on_ack(&mut self.window, sample);
@@ -130,6 +157,30 @@ impl Congestion {
             .algorithm
             .ssthresh(&self.window, now)
             .max(2 * self.window.mss);
+    }
+
+    /// A tail loss probe repaired a loss: the window falls as after fast recovery.
+    pub(super) fn on_repaired_loss(&mut self, now: Instant) {
+        self.on_loss(now);
+        self.on_recovered();
+    }
+
+    /// Fast recovery ended (RFC 6937, section 3; RFC 6582, section 3.2).
+    pub(super) fn on_recovered(&mut self) {
+        if !self.owns_window() {
+            self.window.cwnd = self.window.ssthresh;
+        }
+    }
+
+    /// Nothing was lost: `cwnd` and `ssthresh` from before (RFC 4015, section 3.2; never less than now).
+    pub(super) fn undo(&mut self, cwnd: u32, ssthresh: u32) {
+        self.algorithm.undo();
+        self.window.cwnd = self.window.cwnd.max(cwnd);
+        self.window.ssthresh = self.window.ssthresh.max(ssthresh);
+    }
+
+    pub(super) fn owns_window(&self) -> bool {
+        self.algorithm.owns_window()
     }
 
     /// A timeout (RFC 5681, section 3.1): `first` of this episode lowers the threshold.
@@ -170,12 +221,12 @@ mod tests {
         let sample = AckSample {
             now: Instant::ZERO,
             acked: 1000,
-            srtt: None,
+            ..AckSample::default()
         };
-        congestion.on_ack(sample);
+        congestion.on_ack(&sample);
         assert_eq!(congestion.window.cwnd, 10_000);
         congestion.limited = true;
-        congestion.on_ack(sample);
+        congestion.on_ack(&sample);
         assert_eq!(congestion.window.cwnd, 11_000);
     }
 

@@ -11,6 +11,7 @@ use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, Timestamps};
 
 use super::congestion::Congestion;
 use super::counters::ConnCounters;
+use super::delivery::Delivery;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -122,6 +123,8 @@ pub(super) struct Wanted {
     pub(super) claim: bool,
     /// The claim is because nothing was acknowledged for an RTO.
     pub(super) timed_out: bool,
+    /// The claim is because a tail loss probe is due.
+    pub(super) probe: bool,
     /// The buffers are to be given back.
     pub(super) release: bool,
     /// Ask the NIC for the flow's progress.
@@ -145,6 +148,7 @@ pub(super) struct Conn {
     pub(super) rcv: ReceiveSequence,
     pub(super) board: Scoreboard,
     pub(super) recovery: Recovery,
+    pub(super) delivery: Delivery,
     pub(super) congestion: Congestion,
     pub(super) rtt: RttEstimator,
     pub(super) timers: TimerTable,

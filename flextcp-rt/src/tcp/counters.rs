@@ -15,6 +15,8 @@ pub(super) struct ConnCounters {
     pub(super) segs_in: u64,
     pub(super) timeouts: u32,
     pub(super) fast_recoveries: u32,
+    pub(super) tail_probes: u32,
+    pub(super) undone: u32,
     pub(super) out_of_order: u32,
     pub(super) window_probes: u32,
     pub(super) unacceptable: u32,
@@ -35,6 +37,8 @@ impl ConnCounters {
         totals.recovery.retransmitted += self.total_retrans;
         totals.recovery.timeouts += u64::from(self.timeouts);
         totals.recovery.fast_recoveries += u64::from(self.fast_recoveries);
+        totals.recovery.tail_probes += u64::from(self.tail_probes);
+        totals.recovery.undone += u64::from(self.undone);
         totals.recovery.out_of_order += u64::from(self.out_of_order);
         totals.recovery.window_probes += u64::from(self.window_probes);
         totals.unacceptable += u64::from(self.unacceptable);

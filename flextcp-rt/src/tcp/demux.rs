@@ -426,7 +426,9 @@ impl Conn {
         self.start_sender(config);
         self.retransmits = 0;
         match half_open.sent_at {
-            Some(at) if half_open.retries == 0 => self.rtt.sample(now.saturating_since(at)),
+            Some(at) if half_open.retries == 0 => {
+                self.rtt.sample(now, now.saturating_since(at));
+            }
             Some(_) => self.rtt.handshake_timed_out(),
             None => {}
         }

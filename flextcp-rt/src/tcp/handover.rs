@@ -30,6 +30,7 @@ impl Conn {
             && self.snd.wnd > 0
             && self.probes == 0
             && !self.probe_due
+            && !self.recovery.probe_due
             && self.retransmits == 0
             && !self.timers.is_set(Timer::Persist)
     }
@@ -88,6 +89,7 @@ impl Conn {
         }
         for timer in [
             Timer::Retransmit,
+            Timer::LossProbe,
             Timer::Reorder,
             Timer::DelayedAck,
             Timer::Persist,
@@ -122,22 +124,39 @@ impl Conn {
             self.wanted.grow = true;
         }
         if notification.rtt_micros > 0 {
-            self.rtt.sample(std::time::Duration::from_micros(
-                notification.rtt_micros.into(),
-            ));
+            let rtt = std::time::Duration::from_micros(notification.rtt_micros.into());
+            self.rtt.sample(cx.now, rtt);
         }
         self.on_acked(cx, notification.acked);
-        if notification.in_flight > 0 {
+        if self.negotiated.sack && notification.in_flight > self.snd.mss.bytes() {
+            // A flight whose tail may be lost: look when a probe would be due, not after an RTO.
+            let pto = self.probe_timeout(notification.in_flight);
+            self.timers.set(Timer::Watch, cx.now + pto);
+        } else if notification.in_flight > 0 {
             self.watch(cx.now);
         }
         self.snd.nxt = self.snd.una + notification.in_flight;
+        self.resolve_probe(cx.now, self.snd.una, None, false);
         let before = self.congestion.window.cwnd;
         self.congestion.limited |= notification.cwnd_limited;
         if notification.acked > 0 {
-            self.congestion.on_ack(AckSample {
+            let (acked, in_flight) = (notification.acked, notification.in_flight);
+            let rtt = u64::from(notification.rtt_micros);
+            let rate = self
+                .delivery
+                .delivered_on_nic(cx.now, acked, in_flight, self.rtt.min());
+            self.congestion.on_ack(&AckSample {
                 now: cx.now,
-                acked: notification.acked,
+                acked,
+                delivered: acked,
+                lost: 0,
+                rtt: (rtt > 0).then(|| std::time::Duration::from_micros(rtt)),
                 srtt: self.rtt.srtt(),
+                min_rtt: self.rtt.min(),
+                in_flight,
+                rate,
+                una: self.snd.una,
+                nxt: self.snd.nxt,
             });
         }
         let window = &self.congestion.window;
@@ -196,6 +215,7 @@ impl Conn {
         self.owner = Owner::Host;
         self.buffers = Some(buffers);
         self.timers.stop(Timer::Watch);
+        self.delivery.end_round();
         let wanted = std::mem::take(&mut self.wanted);
 
         self.on_received(cx, SeqNum(state.rcv_nxt).since(self.rcv.nxt));
@@ -217,8 +237,8 @@ impl Conn {
         self.snd.small_end = self.snd.una;
         self.snd.last_sent = cx.now;
         if state.rtt_micros > 0 {
-            self.rtt
-                .sample(std::time::Duration::from_micros(state.rtt_micros.into()));
+            let rtt = std::time::Duration::from_micros(state.rtt_micros.into());
+            self.rtt.sample(cx.now, rtt);
         }
         self.board
             .restore(self.snd.una, self.snd.nxt, self.snd.mss.bytes(), cx.now);
@@ -243,6 +263,8 @@ impl Conn {
         }
         if wanted.timed_out {
             self.on_retransmission_timeout(cx);
+        } else if wanted.probe {
+            self.on_loss_probe(cx);
         }
         if wanted.shutdown && self.orphan {
             self.close(cx, true);
@@ -317,15 +339,23 @@ impl Conn {
         }
         let state = &progress.state;
         let rto = self.rtt.rto();
+        let in_flight = state.in_flight();
+        let probed = self.negotiated.sack && in_flight > self.snd.mss.bytes();
+        let pto = if probed {
+            self.probe_timeout(in_flight).min(rto)
+        } else {
+            rto
+        };
         if state.snd_una == state.snd_end {
             return;
         }
         match progress.outstanding_since {
-            Some(since) if since + rto <= cx.now => {
+            Some(since) if since + pto <= cx.now => {
                 self.wanted.claim = true;
-                self.wanted.timed_out = true;
+                self.wanted.timed_out = since + rto <= cx.now;
+                self.wanted.probe = !self.wanted.timed_out;
             }
-            Some(since) => self.timers.set(Timer::Watch, since + rto),
+            Some(since) => self.timers.set(Timer::Watch, since + pto),
             // Waits for the application, Nagle or a window: if nothing moved since the last look, take over.
             None if self.watched_nxt == SeqNum(state.snd_nxt) => self.wanted.claim = true,
             None => self.timers.set(Timer::Watch, cx.now + rto),

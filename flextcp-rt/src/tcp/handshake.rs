@@ -12,6 +12,7 @@ use super::conn::{
     AckSchedule, Conn, Context, Negotiated, Owner, ReceiveSequence, SendSequence, Wanted, link_mss,
 };
 use super::counters::ConnCounters;
+use super::delivery::Delivery;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -221,6 +222,7 @@ impl Conn {
             },
             board: Scoreboard::default(),
             recovery: Recovery::new(),
+            delivery: Delivery::default(),
             congestion: Congestion::new(congestion, config.initial_window, mss),
             rtt: RttEstimator::new(config.rto_initial, config.rto_min, config.rto_max),
             timers: TimerTable::default(),
@@ -255,10 +257,12 @@ impl Conn {
         let iss = self.snd.iss;
         if self.snd.nxt == iss {
             self.snd.nxt = iss + 1;
-            self.board.push(iss, iss + 1, now);
+            let stamp = self.delivery.stamp(now, true, 1);
+            self.board.push(iss, iss + 1, now, stamp);
             self.stalled_since = Some(now);
         } else {
-            self.board.retransmitted(iss, iss + 1, now);
+            let stamp = self.delivery.stamp(now, false, 1);
+            self.board.retransmitted(iss, iss + 1, now, stamp);
         }
         self.timers.set(Timer::Retransmit, now + self.rto());
         let mss = advertised_mss(&self.tuple, self.link.mtu, &self.options);

@@ -1,13 +1,21 @@
 //! Loss recovery: what acknowledgments and timeouts do to the sender (RFC 5681, 6582, 6675, 6937, 8985).
 
+mod probe;
+#[cfg(test)]
+mod tests;
+mod undo;
+
 use flextcp_nic::seq::SeqNum;
-use flextcp_nic::wire::{TcpFlags, TcpPacket};
+use flextcp_nic::wire::{SackBlocks, TcpFlags, TcpPacket};
 
 use super::congestion::AckSample;
 use super::conn::{Conn, Context};
+use super::rack::Reordering;
 use super::scoreboard::Delivered;
 use super::timer::Timer;
 use super::{ConnError, Event, State};
+use probe::Probe;
+use undo::Undo;
 
 /// Where the sender is in repairing a loss.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +40,15 @@ pub(super) struct Recovery {
     prr_delivered: u32,
     prr_out: u32,
     recover_flight: u32,
+    /// What the episode may have to give back; it outlives the episode, as duplicates are reported late.
+    undo: Option<Undo>,
+    /// The timeout may be spurious (RFC 5682).
+    f_rto: bool,
+    /// F-RTO's step 2.b: new data before anything is sent again.
+    pub(super) send_new: bool,
+    probe: Option<Probe>,
+    /// A tail loss probe is to be sent.
+    pub(super) probe_due: bool,
 }
 
 impl Recovery {
@@ -43,6 +60,11 @@ impl Recovery {
             prr_delivered: 0,
             prr_out: 0,
             recover_flight: 0,
+            undo: None,
+            f_rto: false,
+            send_new: false,
+            probe: None,
+            probe_due: false,
         }
     }
 
@@ -52,6 +74,31 @@ impl Recovery {
             self.prr_out = self.prr_out.saturating_add(bytes);
         }
     }
+
+    /// Notes a retransmission sent with this TSval.
+    pub(super) fn retransmitted(&mut self, ts_val: Option<u32>) {
+        if let Some(undo) = &mut self.undo {
+            undo.retransmitted(ts_val);
+        }
+    }
+}
+
+/// What recovery looks at in an acknowledgment, beside what it delivers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ack {
+    advanced: bool,
+    duplicate: bool,
+    ts_ecr: Option<u32>,
+}
+
+/// A duplicate that the peer reports: the first block, when it lies below the acknowledgment or within the
+/// second (RFC 2883, section 4).
+fn duplicate_report(blocks: &SackBlocks, ack: SeqNum) -> Option<(SeqNum, SeqNum)> {
+    let mut blocks = blocks.iter();
+    let (left, right) = blocks.next().filter(|(left, right)| left.before(*right))?;
+    let within = |(a, b): (SeqNum, SeqNum)| left.at_or_after(a) && right.at_or_before(b);
+    let duplicate = right.at_or_before(ack) || blocks.next().is_some_and(within);
+    duplicate.then_some((left, right))
 }
 
 impl Conn {
@@ -75,29 +122,37 @@ impl Conn {
         let prior_window = self.snd.wnd;
         self.update_window(packet);
 
+        let min_rtt = self.rtt.min();
         let mut delivered = Delivered::default();
-        if self.negotiated.sack {
+        let mut dsack = None;
+        if self.negotiated.sack && !tcp.options.sack.is_empty() {
             let una = self.snd.una.latest(tcp.ack);
+            dsack = duplicate_report(&tcp.options.sack, una);
             self.board.selectively_acknowledge(
                 &tcp.options.sack,
                 una,
                 self.snd.nxt,
                 cx.now,
+                min_rtt,
                 &mut delivered,
             );
         }
         let advanced = tcp.ack.after(self.snd.una);
         if advanced {
-            self.board.acknowledge(tcp.ack, cx.now, &mut delivered);
+            self.board
+                .acknowledge(tcp.ack, cx.now, min_rtt, &mut delivered);
             self.advance_una(cx, tcp.ack);
         }
         self.take_rtt(cx, packet, &delivered);
+        if let Some((left, right)) = dsack {
+            self.note_duplicate_report(left, right);
+        }
 
         // RFC 5681, section 2: the five conditions for a duplicate acknowledgment.
+        let bare = packet.payload_len == 0 && !tcp.flags.intersects(TcpFlags::SYN | TcpFlags::FIN);
         let duplicate = !advanced
             && had_outstanding
-            && packet.payload_len == 0
-            && !tcp.flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
+            && bare
             && self.snd.wnd == prior_window
             && tcp.ack == prior_una;
         if advanced {
@@ -117,8 +172,20 @@ impl Conn {
         }
         // Any acknowledgment shows that the peer lives.
         self.probes = 0;
-        if had_outstanding || delivered.bytes() > 0 {
-            self.recover(cx, advanced, &delivered);
+        let nothing_new = bare && !advanced && tcp.options.sack.is_empty();
+        self.resolve_probe(cx.now, self.snd.una, dsack, nothing_new);
+        if had_outstanding || delivered.bytes() > 0 || dsack.is_some() {
+            let ack = Ack {
+                advanced,
+                duplicate,
+                ts_ecr: self
+                    .negotiated
+                    .timestamps
+                    .then_some(tcp.options.timestamps)
+                    .flatten()
+                    .map(|ts| ts.ecr),
+            };
+            self.recover(cx, ack, &delivered);
         }
         if advanced {
             if self.board.is_empty() {
@@ -128,6 +195,9 @@ impl Conn {
                 // RFC 6298, 5.3
                 self.timers.set(Timer::Retransmit, cx.now + self.rto());
             }
+        }
+        if advanced || delivered.sacked > 0 {
+            self.schedule_probe(cx.now);
         }
         if self.snd.wnd > 0 && prior_window == 0 {
             self.timers.stop(Timer::Persist);
@@ -152,7 +222,7 @@ impl Conn {
 
     fn take_rtt(&mut self, cx: &Context<'_>, packet: &TcpPacket, delivered: &Delivered) {
         if let Some(rtt) = delivered.rtt {
-            self.rtt.sample(rtt);
+            self.rtt.sample(cx.now, rtt);
         } else if delivered.acked > 0
             && self.negotiated.timestamps
             && let Some(ts) = packet.tcp.options.timestamps
@@ -162,7 +232,7 @@ impl Conn {
             let millis = SeqNum(self.timestamp_clock(cx.now)).offset_from(SeqNum(ts.ecr));
             if let Ok(millis) = u64::try_from(millis) {
                 self.rtt
-                    .sample(std::time::Duration::from_millis(millis.max(1)));
+                    .sample_timestamp(cx.now, std::time::Duration::from_millis(millis));
             }
         }
     }
@@ -186,72 +256,141 @@ impl Conn {
         }
     }
 
-    fn recover(&mut self, cx: &Context<'_>, advanced: bool, delivered: &Delivered) {
-        let newly_lost = self.detect(cx, advanced);
+    fn recover(&mut self, cx: &Context<'_>, ack: Ack, delivered: &Delivered) {
+        let advanced = ack.advanced;
+        let lost = self.detect(cx, advanced);
+        self.delivery.note_lost(lost);
+        let rate = self.delivery.delivered(
+            cx.now,
+            delivered.bytes(),
+            delivered.newest(),
+            self.rtt.min(),
+        );
+        self.recovery.send_new = false;
         match self.recovery.phase {
+            Phase::Open if self.board.lost_bytes() > 0 => {
+                self.enter_recovery(cx);
+                self.proportional_rate(delivered.bytes(), lost);
+            }
+            // Reports of duplicates come a round trip after what they are about.
             Phase::Open => {
-                if self.board.lost_bytes() > 0 {
-                    self.enter_recovery(cx);
-                    self.proportional_rate(delivered.bytes(), newly_lost);
+                if self.only_duplicates() {
+                    self.undo();
                 }
+            }
+            Phase::Recovery
+                if self.only_duplicates() || advanced && self.was_spurious(ack.ts_ecr) =>
+            {
+                self.undo();
             }
             // RFC 6582, section 3.2, step 3
             Phase::Recovery if self.snd.una.at_or_after(self.recovery.recover) => {
                 self.recovery.phase = Phase::Open;
                 self.recovery.dup_acks = 0;
-                let window = &mut self.congestion.window;
-                window.cwnd = window.ssthresh;
+                self.board.rack.on_recovered();
+                self.congestion.on_recovered();
             }
-            Phase::Recovery => self.proportional_rate(delivered.bytes(), newly_lost),
-            Phase::Loss if self.snd.una.at_or_after(self.recovery.recover) => {
-                self.recovery.phase = Phase::Open;
-            }
-            Phase::Loss => {}
+            Phase::Recovery => self.proportional_rate(delivered.bytes(), lost),
+            Phase::Loss => self.recover_from_timeout(ack, delivered),
         }
-        if self.recovery.phase != Phase::Recovery && advanced {
-            self.congestion.on_ack(AckSample {
-                now: cx.now,
-                acked: delivered.acked,
-                srtt: self.rtt.srtt(),
-            });
+        let sample = AckSample {
+            now: cx.now,
+            acked: delivered.acked,
+            delivered: delivered.bytes(),
+            lost,
+            rtt: delivered.rtt,
+            srtt: self.rtt.srtt(),
+            min_rtt: self.rtt.min(),
+            in_flight: self.in_flight(),
+            rate,
+            una: self.snd.una,
+            nxt: self.snd.nxt,
+        };
+        if self.congestion.owns_window() || self.recovery.phase != Phase::Recovery && advanced {
+            self.congestion.on_ack(&sample);
         }
     }
 
-    /// Finds losses; returns whether any is new.
-    fn detect(&mut self, cx: &Context<'_>, advanced: bool) -> bool {
+    /// F-RTO with SACK (RFC 5682, section 3.1), as Linux's `tcp_process_loss`.
+    fn recover_from_timeout(&mut self, ack: Ack, delivered: &Delivered) {
+        let recovered = self.snd.una.at_or_after(self.recovery.recover);
+        let original = delivered
+            .original
+            .is_some_and(|end| end.at_or_before(self.recovery.recover));
+        let spurious = ack.advanced && self.was_spurious(ack.ts_ecr) || self.only_duplicates();
+        // Step 3.b: data that was sent once, before the timeout, has arrived.
+        if spurious || self.recovery.f_rto && original {
+            return self.undo();
+        }
+        if self.recovery.f_rto {
+            if self.snd.nxt.after(self.recovery.recover) {
+                // Step 3.a: the new data arrived and the old did not.
+                self.recovery.f_rto = delivered.sacked == 0 && !ack.duplicate;
+            } else if ack.advanced && !recovered {
+                // Step 2.b: ask with new data, if there is any.
+                self.recovery.recover = self.snd.nxt;
+                let window = (self.snd.una + self.snd.wnd).after(self.snd.nxt);
+                self.recovery.send_new = self.unsent() > 0 && window;
+                self.recovery.f_rto = self.recovery.send_new;
+            }
+        }
+        if recovered {
+            self.recovery.phase = Phase::Open;
+            self.recovery.f_rto = false;
+            self.board.rack.on_recovered();
+        }
+    }
+
+    fn reordering(&self) -> Reordering {
+        Reordering {
+            in_recovery: self.recovery.phase != Phase::Open,
+            sacked_segments: self.board.sacked_segments(),
+            min_rtt: self.rtt.min(),
+            srtt: self.rtt.srtt(),
+        }
+    }
+
+    /// Finds losses; returns the bytes of those that are new.
+    fn detect(&mut self, cx: &Context<'_>, advanced: bool) -> u32 {
         if self.negotiated.sack {
-            let in_recovery = self.recovery.phase != Phase::Open;
-            let (lost, again) = self
-                .board
-                .detect_losses(cx.now, in_recovery, self.rtt.min());
+            let (lost, again) = self.board.detect_losses(cx.now, self.reordering());
             match again {
                 Some(at) => self.timers.set(Timer::Reorder, at),
                 None => self.timers.stop(Timer::Reorder),
             }
-            lost > 0
+            return lost;
+        }
+        // Three duplicates (RFC 5681, section 3.2), or a partial acknowledgment (RFC 6582). After a
+        // timeout everything is marked already.
+        let fast = self.recovery.phase == Phase::Open && self.recovery.dup_acks == 3;
+        let partial = self.recovery.phase == Phase::Recovery
+            && advanced
+            && self.snd.una.before(self.recovery.recover);
+        if fast || partial {
+            self.board.mark_front_lost()
         } else {
-            // Three duplicates (RFC 5681, section 3.2), or a partial acknowledgment (RFC 6582). After a
-            // timeout everything is marked already.
-            let fast = self.recovery.phase == Phase::Open && self.recovery.dup_acks == 3;
-            let partial = self.recovery.phase == Phase::Recovery
-                && advanced
-                && self.snd.una.before(self.recovery.recover);
-            (fast || partial) && self.board.mark_front_lost()
+            0
         }
     }
 
     fn enter_recovery(&mut self, cx: &Context<'_>) {
         self.counters.fast_recoveries += 1;
+        self.prepare_undo();
         self.congestion.on_loss(cx.now);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;
         self.recovery.prr_delivered = 0;
         self.recovery.prr_out = 0;
         self.recovery.recover_flight = self.outstanding().max(1);
+        self.timers.stop(Timer::LossProbe);
+        self.recovery.probe_due = false;
     }
 
     /// RFC 6937, section 3, with the slow-start reduction bound.
-    fn proportional_rate(&mut self, delivered: u32, newly_lost: bool) {
+    fn proportional_rate(&mut self, delivered: u32, newly_lost: u32) {
+        if self.congestion.owns_window() {
+            return;
+        }
         let in_flight = self.in_flight();
         let mss = self.snd.mss.bytes();
         let ssthresh = self.congestion.window.ssthresh;
@@ -265,10 +404,10 @@ impl Conn {
                 .saturating_sub(recovery.prr_out)
         } else {
             let mut limit = recovery.prr_delivered.saturating_sub(recovery.prr_out);
-            if !newly_lost {
+            if newly_lost == 0 {
                 limit = limit.max(delivered) + mss;
             }
-            limit.min(ssthresh - in_flight)
+            limit.min(ssthresh.saturating_sub(in_flight))
         };
         // The first retransmission goes out whatever the window says.
         let send = if recovery.prr_out == 0 {
@@ -282,7 +421,7 @@ impl Conn {
     /// RACK's reordering window is over (RFC 8985, section 6.3).
     pub(super) fn on_reorder_timeout(&mut self, cx: &Context<'_>) {
         if !self.board.is_empty() {
-            self.recover(cx, false, &Delivered::default());
+            self.recover(cx, Ack::default(), &Delivered::default());
         }
     }
 
@@ -302,16 +441,36 @@ impl Conn {
         if self.retransmits >= u32::from(limit) || self.user_timeout_over(cx) {
             return self.time_out(cx);
         }
+        let again = self.retransmits > 0;
         self.retransmits += 1;
         self.backoff += 1;
         self.counters.timeouts += 1;
-        let first = self.recovery.phase != Phase::Loss;
+        // One reduction for one flight: a timeout in the middle of fast recovery is not a new loss (as Linux).
+        let first = match self.recovery.phase {
+            Phase::Open => true,
+            Phase::Recovery => self.snd.una.at_or_after(self.recovery.recover),
+            Phase::Loss => self.snd.una.at_or_after(self.recovery.recover),
+        };
+        if first {
+            self.prepare_undo();
+        }
         self.congestion.on_timeout(cx.now, first);
+        // RFC 5682, section 3.1, step 1: not in the middle of fast recovery.
+        self.recovery.f_rto = self.negotiated.sack && (first || again);
         self.recovery.phase = Phase::Loss;
         self.recovery.recover = self.snd.nxt;
         self.recovery.dup_acks = 0;
-        self.board.mark_all_lost();
+        self.recovery.send_new = false;
+        self.recovery.probe = None;
+        let lost = self.board.mark_timed_out(cx.now, self.reordering());
+        self.delivery.note_lost(lost);
+        // What was sent lately is still under way (Linux's tcp_enter_loss).
+        let window = &mut self.congestion.window;
+        window.cwnd = window.mss;
+        let in_flight = self.in_flight();
+        self.congestion.window.cwnd += in_flight;
         self.timers.stop(Timer::Reorder);
+        self.timers.stop(Timer::LossProbe);
         self.timers.set(Timer::Retransmit, cx.now + self.rto());
     }
 

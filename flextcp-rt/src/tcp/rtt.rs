@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use flextcp_nic::time::Instant;
+
+/// How long the least round trip is believed: paths change (Linux's `tcp_min_rtt_wlen`).
+const MIN_WINDOW: Duration = Duration::from_secs(300);
+/// Resolution of the timestamp clock.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Smoothed round trip and the timeout that follows from it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RttEstimator {
     srtt: Option<Duration>,
     rttvar: Duration,
     min: Duration,
+    min_at: Instant,
     initial: Duration,
     floor: Duration,
     ceiling: Duration,
@@ -19,6 +27,7 @@ impl RttEstimator {
             srtt: None,
             rttvar: Duration::ZERO,
             min: Duration::MAX,
+            min_at: Instant::ZERO,
             initial,
             floor,
             ceiling,
@@ -26,10 +35,13 @@ impl RttEstimator {
     }
 
     /// Takes a sample. Karn's rule is the caller's: none from a retransmitted segment without timestamps.
-    pub(super) fn sample(&mut self, rtt: Duration) {
+    pub(super) fn sample(&mut self, now: Instant, rtt: Duration) {
         // A sample of zero means faster than the clock; and a wild one must not poison the estimate.
         let rtt = rtt.clamp(Duration::from_micros(1), self.ceiling);
-        self.min = self.min.min(rtt);
+        if rtt <= self.min || self.min_at + MIN_WINDOW < now {
+            self.min = rtt;
+            self.min_at = now;
+        }
         match self.srtt {
             // RFC 6298, 2.2
             None => {
@@ -41,6 +53,15 @@ impl RttEstimator {
                 self.rttvar = (self.rttvar * 3 + srtt.abs_diff(rtt)) / 4;
                 self.srtt = Some((srtt * 7 + rtt) / 8);
             }
+        }
+    }
+
+    /// Takes a sample from timestamps (RFC 7323, section 4.1), unless their clock is too coarse to tell more
+    /// than is known already.
+    pub(super) fn sample_timestamp(&mut self, now: Instant, rtt: Duration) {
+        let coarse = rtt <= TICK && self.srtt.is_some_and(|srtt| srtt < 2 * TICK);
+        if !coarse {
+            self.sample(now, rtt.max(TICK));
         }
     }
 
@@ -97,7 +118,7 @@ mod tests {
         let mut rtt = estimator();
         assert_eq!(rtt.rto(), Duration::from_secs(1));
         for _ in 0..50 {
-            rtt.sample(Duration::from_micros(50));
+            rtt.sample(Instant::ZERO, Duration::from_micros(50));
         }
         assert_eq!(rtt.rto(), Duration::from_micros(200_050));
     }
@@ -112,7 +133,28 @@ mod tests {
     #[test]
     fn first_sample_sets_variance_to_half() {
         let mut rtt = estimator();
-        rtt.sample(Duration::from_millis(400));
+        rtt.sample(Instant::ZERO, Duration::from_millis(400));
         assert_eq!(rtt.rto(), Duration::from_millis(1200));
+    }
+
+    #[test]
+    fn least_round_trip_is_forgotten_after_five_minutes() {
+        let mut rtt = estimator();
+        rtt.sample(Instant::from_millis(0), Duration::from_micros(50));
+        rtt.sample(Instant::from_millis(299_000), Duration::from_micros(70));
+        assert_eq!(rtt.min(), Some(Duration::from_micros(50)));
+        rtt.sample(Instant::from_millis(301_000), Duration::from_micros(70));
+        assert_eq!(rtt.min(), Some(Duration::from_micros(70)));
+    }
+
+    #[test]
+    fn coarse_timestamps_do_not_blur_a_short_round_trip() {
+        let mut rtt = estimator();
+        let now = Instant::from_millis(1);
+        rtt.sample(now, Duration::from_micros(50));
+        rtt.sample_timestamp(now, Duration::from_millis(1));
+        assert_eq!(rtt.srtt(), Some(Duration::from_micros(50)));
+        rtt.sample_timestamp(now, Duration::from_millis(9));
+        assert!(rtt.srtt() > Some(Duration::from_millis(1)));
     }
 }

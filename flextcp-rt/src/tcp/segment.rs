@@ -199,6 +199,7 @@ impl Conn {
                 // These two mean something to the engine only while it owns the connection.
                 Timer::KeepAlive if !self.on_host() => self.on_idle_on_nic(cx),
                 _ if !self.on_host() => {}
+                Timer::LossProbe => self.on_loss_probe(cx),
                 Timer::Retransmit => self.on_retransmission_timeout(cx),
                 Timer::Persist => self.on_persist_timeout(cx),
                 Timer::Reorder => self.on_reorder_timeout(cx),

@@ -36,7 +36,8 @@ impl Conn {
             State::Closed | State::TimeWait => None,
             State::SynSent | State::SynReceived => self.poll_syn(now, config),
             _ => self
-                .poll_retransmission(now)
+                .poll_loss_probe(now)
+                .or_else(|| self.poll_retransmission(now))
                 .or_else(|| self.poll_data(now))
                 .or_else(|| self.poll_probe(now))
                 .or_else(|| self.poll_ack(now)),
@@ -46,6 +47,12 @@ impl Conn {
     }
 
     fn poll_retransmission(&mut self, now: Instant) -> Option<Plan> {
+        // RFC 5682, section 3.1, step 2.b: new data tells whether the timeout was spurious.
+        if self.recovery.send_new
+            && let Some(plan) = self.poll_data(now)
+        {
+            return Some(plan);
+        }
         let lost = self.board.next_lost()?;
         let in_flight = self.in_flight();
         let mss = self.snd.mss.bytes();
@@ -56,11 +63,46 @@ impl Conn {
             self.congestion.limited = true;
             return None;
         }
-        self.board.retransmitted(lost.start, end, now);
+        Some(self.retransmit(now, lost.start, end))
+    }
+
+    /// Sends `start..end` again, the beginning of a segment in flight.
+    fn retransmit(&mut self, now: Instant, start: SeqNum, end: SeqNum) -> Plan {
+        let len = end.since(start);
+        let in_flight = self.in_flight().saturating_add(len);
+        let stamp = self.delivery.stamp(now, false, in_flight);
+        self.board.retransmitted(start, end, now, stamp);
         self.counters.total_retrans += 1;
         self.recovery.sent(len);
+        let ts_val = self
+            .negotiated
+            .timestamps
+            .then(|| self.timestamp_clock(now));
+        self.recovery.retransmitted(ts_val);
         self.timers.start(Timer::Retransmit, now + self.rto());
-        Some(self.segment(now, lost.start, end))
+        self.segment(now, start, end)
+    }
+
+    /// A tail loss probe: new data if the peer's window takes it, else the last segment again
+    /// (RFC 8985, section 7.3). The congestion window does not matter.
+    fn poll_loss_probe(&mut self, now: Instant) -> Option<Plan> {
+        if !std::mem::take(&mut self.recovery.probe_due) {
+            return None;
+        }
+        let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
+        let len = self.unsent().min(self.payload_limit());
+        if len > 0 && len <= usable {
+            let fin = self.fin_due() && len == self.unsent() && len < usable;
+            let plan = self.send_new(now, len, fin);
+            self.probe_sent(false);
+            return Some(plan);
+        }
+        let last = self.board.last_unsacked()?;
+        let start = last.start;
+        let end = last.end.earliest(start + self.payload_limit());
+        let plan = self.retransmit(now, start, end);
+        self.probe_sent(true);
+        Some(plan)
     }
 
     /// Builds the segment `start..end` of data and FIN, both in the scoreboard already.
@@ -153,26 +195,38 @@ impl Conn {
         {
             return None;
         }
+        Some(self.send_new(now, len, fin))
+    }
+
+    /// Sends the next `len` bytes, and the FIN if `fin`.
+    fn send_new(&mut self, now: Instant, len: u32, fin: bool) -> Plan {
         self.push_small = false;
         let start = self.snd.nxt;
         let end = start + len + u32::from(fin);
-        if small {
+        if len < self.payload_limit() {
             self.snd.small_end = end;
         }
-        if self.board.is_empty() {
+        let idle = self.board.is_empty();
+        if idle {
             self.stalled_since = Some(now);
         }
         self.snd.nxt = end;
-        self.board.push(start, end, now);
+        let in_flight = self.in_flight();
+        let stamp = self.delivery.stamp(now, idle, in_flight);
+        self.board.push(start, end, now, stamp);
         self.recovery.sent(len);
         self.timers.stop(Timer::Persist);
         self.timers.start(Timer::Retransmit, now + self.rto());
+        self.schedule_probe(now);
         // Linux's tcp_is_cwnd_limited: in slow start half a window in use is use enough.
         let window = &self.congestion.window;
-        if window.in_slow_start() && self.in_flight().saturating_mul(2) > window.cwnd {
+        if window.in_slow_start() && in_flight.saturating_mul(2) > window.cwnd {
             self.congestion.limited = true;
         }
-        Some(self.segment(now, start, end))
+        if self.unsent() == 0 && in_flight < window.cwnd {
+            self.delivery.note_app_limited(in_flight);
+        }
+        self.segment(now, start, end)
     }
 
     /// RFC 5681, section 4.1.

@@ -9,6 +9,7 @@ use flextcp_nic::buffer::Pool;
 use flextcp_nic::flow::{FlowId, FlowState, FlowTuple};
 use flextcp_nic::nic::{Exception, FlowBuffers, Reason, Returned};
 use flextcp_nic::port::{RxChecksum, RxFrame};
+use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{MAX_HEADER_LEN, MacAddr, Packet, SegmentRepr, TcpFlags, parse};
 
@@ -93,6 +94,10 @@ pub(super) struct Sim {
     pub(super) keep_log: bool,
     /// Frames to these hosts vanish.
     pub(super) cut: [bool; 2],
+    /// What is sent arrives no earlier: the path stands still.
+    pub(super) stalled_until: Instant,
+    /// Data segments to lose, once each: (by, sequence number).
+    drops: Vec<(usize, SeqNum)>,
     serial: u64,
 }
 
@@ -122,6 +127,8 @@ impl Sim {
             log: Vec::new(),
             keep_log: true,
             cut: [false; 2],
+            stalled_until: Instant::ZERO,
+            drops: Vec::new(),
             serial: 0,
         }
     }
@@ -211,7 +218,14 @@ impl Sim {
             if self.keep_log {
                 self.log.push((host, segment, len));
             }
-            self.send(1 - host, frame);
+            let lost = self
+                .drops
+                .iter()
+                .position(|&(by, seq)| len > 0 && (by, seq) == (host, segment.seq));
+            match lost {
+                Some(index) => drop(self.drops.swap_remove(index)),
+                None => self.send(1 - host, frame),
+            }
         }
         let Host {
             engine,
@@ -238,6 +252,11 @@ impl Sim {
         }
     }
 
+    /// Loses the next data segment of `by` that starts at `seq`.
+    pub(super) fn drop_data(&mut self, by: usize, seq: SeqNum) {
+        self.drops.push((by, seq));
+    }
+
     /// Puts a frame on the wire to `to`.
     pub(super) fn send(&mut self, to: usize, frame: Frame) {
         if self.cut[to] || self.rng.chance(self.impairment.loss) {
@@ -245,7 +264,7 @@ impl Sim {
         }
         let copies = 1 + usize::from(self.rng.chance(self.impairment.duplicate));
         for _ in 0..copies {
-            let mut at = self.now + self.delay;
+            let mut at = (self.now + self.delay).max(self.stalled_until);
             if self.rng.chance(self.impairment.reorder) {
                 at += Duration::from_micros(self.rng.below(3_000));
             }

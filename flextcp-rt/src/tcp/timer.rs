@@ -10,6 +10,9 @@ use flextcp_nic::time::Instant;
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Timer {
+    /// Tail loss probe (RFC 8985, section 7). Before the retransmission timer: when both are due, the probe
+    /// comes first and puts the timeout off.
+    LossProbe,
     /// Retransmission; also of SYN and SYN-ACK.
     Retransmit,
     /// Zero-window probe, or a sender waiting for a worthwhile window.
@@ -28,7 +31,8 @@ pub(super) enum Timer {
     Idle,
 }
 
-const TIMERS: [Timer; 8] = [
+const TIMERS: [Timer; 9] = [
+    Timer::LossProbe,
     Timer::Retransmit,
     Timer::Persist,
     Timer::Reorder,
@@ -63,8 +67,7 @@ impl TimerTable {
         self.deadlines = Default::default();
     }
 
-    #[cfg(test)]
-    const fn get(&self, timer: Timer) -> Option<Instant> {
+    pub(super) const fn get(&self, timer: Timer) -> Option<Instant> {
         self.deadlines[timer as usize]
     }
 

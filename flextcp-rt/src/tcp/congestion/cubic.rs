@@ -23,6 +23,8 @@ pub(in crate::tcp) struct Cubic {
     w_est: f64,
     /// Fraction of a segment still owed to the window.
     credit: f64,
+    /// What `ssthresh` replaced: (epoch, w_max, origin, k, w_est).
+    before: Option<(Option<Instant>, f64, f64, f64, f64)>,
 }
 
 impl Cubic {
@@ -46,7 +48,7 @@ impl Algorithm for Cubic {
         "cubic"
     }
 
-    fn on_ack(&mut self, window: &mut Window, sample: AckSample) {
+    fn on_ack(&mut self, window: &mut Window, sample: &AckSample) {
         let mut acked = sample.acked;
         if window.in_slow_start() {
             acked = window.slow_start(acked);
@@ -78,6 +80,7 @@ impl Algorithm for Cubic {
     }
 
     fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
+        self.before = Some((self.epoch, self.w_max, self.origin, self.k, self.w_est));
         let cwnd = f64::from(window.cwnd) / f64::from(window.mss);
         // Fast convergence (RFC 9438, section 4.7).
         self.w_max = if cwnd < self.w_max {
@@ -98,6 +101,17 @@ impl Algorithm for Cubic {
     fn on_timeout(&mut self) {
         self.epoch = None;
         self.w_max = 0.0;
+    }
+
+    /// RFC 9438, section 4.9.
+    fn undo(&mut self) {
+        if let Some((epoch, w_max, origin, k, w_est)) = self.before.take() {
+            self.epoch = epoch;
+            self.w_max = w_max;
+            self.origin = origin;
+            self.k = k;
+            self.w_est = w_est;
+        }
     }
 }
 
@@ -125,8 +139,9 @@ mod tests {
                     now,
                     acked: 1000,
                     srtt: Some(Duration::from_millis(100)),
+                    ..AckSample::default()
                 };
-                cubic.on_ack(&mut window, sample);
+                cubic.on_ack(&mut window, &sample);
             }
         }
         assert!((95_000..=105_000).contains(&window.cwnd), "{}", window.cwnd);

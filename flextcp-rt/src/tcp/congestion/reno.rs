@@ -15,7 +15,7 @@ impl Algorithm for Reno {
         "reno"
     }
 
-    fn on_ack(&mut self, window: &mut Window, sample: AckSample) {
+    fn on_ack(&mut self, window: &mut Window, sample: &AckSample) {
         let mut acked = sample.acked;
         if window.in_slow_start() {
             acked = window.slow_start(acked);
@@ -49,10 +49,9 @@ mod tests {
             assert_eq!(window.cwnd, 20_000);
             reno.on_ack(
                 &mut window,
-                AckSample {
-                    now: Instant::ZERO,
+                &AckSample {
                     acked: 1000,
-                    srtt: None,
+                    ..AckSample::default()
                 },
             );
         }

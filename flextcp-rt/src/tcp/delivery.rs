@@ -1,0 +1,223 @@
+//! How fast bytes are delivered: a sample per acknowledgment, after draft-cheng-iccrg-delivery-rate-estimation.
+
+use std::time::Duration;
+
+use flextcp_nic::time::Instant;
+
+/// What a segment remembers of the moment it was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp {
+    /// Bytes delivered by then, and since when that is known.
+    delivered: u64,
+    delivered_at: Instant,
+    /// When the flight that it belongs to began.
+    first_sent: Instant,
+    /// Bytes lost by then.
+    lost: u64,
+    /// Bytes in flight, its own among them.
+    in_flight: u32,
+    app_limited: bool,
+}
+
+/// Delivery over one flight.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct RateSample {
+    /// Bytes per second.
+    pub(super) rate: u64,
+    /// The application had nothing to send for part of the flight: the path may do more.
+    pub(super) app_limited: bool,
+    /// Bytes delivered and lost over the flight, and in flight when it was sent.
+    pub(super) delivered: u32,
+    pub(super) lost: u32,
+    pub(super) in_flight: u32,
+}
+
+/// The sender's counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Delivery {
+    delivered: u64,
+    delivered_at: Instant,
+    first_sent: Instant,
+    lost: u64,
+    /// Samples of what was sent before this much was delivered are limited by the application.
+    app_limited: Option<u64>,
+    /// While the NIC sends: one sample per round trip, and what it is measured against.
+    round: Option<(Stamp, u64)>,
+}
+
+impl Delivery {
+    /// The stamp of a segment sent now; `idle` when nothing was in flight.
+    pub(super) fn stamp(&mut self, now: Instant, idle: bool, in_flight: u32) -> Stamp {
+        if idle {
+            self.first_sent = now;
+            self.delivered_at = now;
+        }
+        Stamp {
+            delivered: self.delivered,
+            delivered_at: self.delivered_at,
+            first_sent: self.first_sent,
+            lost: self.lost,
+            in_flight,
+            app_limited: self.app_limited.is_some(),
+        }
+    }
+
+    /// Nothing is left to send while the window has room.
+    pub(super) fn note_app_limited(&mut self, in_flight: u32) {
+        self.app_limited = Some(self.delivered + u64::from(in_flight.max(1)));
+    }
+
+    pub(super) fn note_lost(&mut self, bytes: u32) {
+        self.lost += u64::from(bytes);
+    }
+
+    /// Takes the delivery of `bytes`, `newest` the latest sent of their segments and when that was.
+    pub(super) fn delivered(
+        &mut self,
+        now: Instant,
+        bytes: u32,
+        newest: Option<(Stamp, Instant)>,
+        min_rtt: Option<Duration>,
+    ) -> Option<RateSample> {
+        self.add(now, bytes);
+        let (stamp, sent) = newest?;
+        self.first_sent = sent;
+        let send = sent.saturating_since(stamp.first_sent);
+        self.sample(now, stamp, send, min_rtt)
+    }
+
+    fn add(&mut self, now: Instant, bytes: u32) {
+        self.delivered += u64::from(bytes);
+        self.delivered_at = now;
+        if self.app_limited.is_some_and(|until| self.delivered > until) {
+            self.app_limited = None;
+        }
+    }
+
+    fn sample(
+        &self,
+        now: Instant,
+        stamp: Stamp,
+        send: Duration,
+        min_rtt: Option<Duration>,
+    ) -> Option<RateSample> {
+        // The slower of the rates at which it was sent and acknowledged: neither bursts nor ACKs in bunches count.
+        let interval = now.saturating_since(stamp.delivered_at).max(send);
+        if interval.is_zero() || min_rtt.is_some_and(|min| interval < min) {
+            return None;
+        }
+        let delivered = self.delivered - stamp.delivered;
+        let rate = u128::from(delivered) * 1_000_000_000 / interval.as_nanos();
+        let short = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Some(RateSample {
+            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+            app_limited: stamp.app_limited,
+            delivered: short(delivered),
+            lost: short(self.lost - stamp.lost),
+            in_flight: stamp.in_flight,
+        })
+    }
+
+    /// Takes what the NIC says was acknowledged, with `in_flight` bytes still to be: a sample when what was in
+    /// flight at the last one is delivered.
+    pub(super) fn delivered_on_nic(
+        &mut self,
+        now: Instant,
+        bytes: u32,
+        in_flight: u32,
+        min_rtt: Option<Duration>,
+    ) -> Option<RateSample> {
+        self.add(now, bytes);
+        let (stamp, until) = match self.round {
+            Some(round) if in_flight > 0 => round,
+            _ => {
+                self.round = (in_flight > 0).then(|| self.start_round(now, in_flight));
+                return None;
+            }
+        };
+        if self.delivered < until {
+            return None;
+        }
+        let sample = self.sample(now, stamp, Duration::ZERO, min_rtt);
+        self.round = Some(self.start_round(now, in_flight));
+        sample
+    }
+
+    fn start_round(&mut self, now: Instant, in_flight: u32) -> (Stamp, u64) {
+        let stamp = self.stamp(now, false, in_flight);
+        (stamp, self.delivered + u64::from(in_flight))
+    }
+
+    /// The connection changes hands: rounds do not span that.
+    pub(super) const fn end_round(&mut self) {
+        self.round = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    #[test]
+    fn rate_is_what_was_delivered_over_a_flight() {
+        let mut delivery = Delivery::default();
+        let stamps: Vec<_> = (0..10)
+            .map(|i| (delivery.stamp(at(i), i == 0, 1000), at(i)))
+            .collect();
+        let mut last = None;
+        for (i, stamp) in stamps.into_iter().enumerate() {
+            last = delivery.delivered(at(100 + i as u64), 1000, Some(stamp), None);
+        }
+        // 10,000 bytes between the first transmission and the last acknowledgment.
+        assert_eq!(last.unwrap().rate, 10_000 * 1000 / 109);
+        let stamp = delivery.stamp(at(110), false, 1000);
+        let sample = delivery
+            .delivered(at(210), 1000, Some((stamp, at(110))), None)
+            .unwrap();
+        assert_eq!((sample.rate, sample.delivered), (1000 * 1000 / 101, 1000));
+    }
+
+    #[test]
+    fn acks_in_a_bunch_do_not_look_fast() {
+        let mut delivery = Delivery::default();
+        let slow = (delivery.stamp(at(0), true, 1000), at(0));
+        delivery.delivered(at(10), 1000, Some(slow), None);
+        let stamp = (delivery.stamp(at(10), false, 1000), at(10));
+        // Sent ten milliseconds after the one before, acknowledged one after it.
+        let sample = delivery.delivered(at(11), 1000, Some(stamp), None);
+        assert_eq!(sample.unwrap().rate, 100_000);
+        let stamp = (delivery.stamp(at(11), true, 1000), at(11));
+        let min_rtt = Some(Duration::from_millis(10));
+        assert_eq!(delivery.delivered(at(12), 1000, Some(stamp), min_rtt), None);
+    }
+
+    #[test]
+    fn application_limits_are_told_until_what_was_in_flight_is_delivered() {
+        let mut delivery = Delivery::default();
+        delivery.note_app_limited(1500);
+        let stamp = delivery.stamp(at(0), true, 1000);
+        assert!(
+            delivery
+                .delivered(at(9), 1000, Some((stamp, at(0))), None)
+                .unwrap()
+                .app_limited
+        );
+        delivery.delivered(at(10), 1000, None, None);
+        let stamp = delivery.stamp(at(10), true, 1000);
+        let sample = delivery.delivered(at(20), 1000, Some((stamp, at(10))), None);
+        assert!(!sample.unwrap().app_limited);
+    }
+
+    #[test]
+    fn the_nic_gives_a_sample_a_round_trip() {
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.delivered_on_nic(at(0), 1000, 4000, None), None);
+        assert_eq!(delivery.delivered_on_nic(at(5), 2000, 4000, None), None);
+        let sample = delivery.delivered_on_nic(at(10), 2000, 4000, None).unwrap();
+        assert_eq!(sample.rate, 400_000);
+    }
+}

@@ -1,0 +1,319 @@
+//! Recovery between two engines: probes, spurious timeouts, duplicates, limited transmit.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::wire::TcpFlags;
+
+use super::super::sim::Sim;
+use super::super::{ConnId, TcpInfo};
+
+const MS: Duration = Duration::from_millis(1);
+const MSS: u32 = 1448;
+
+/// A connection with a warm round trip of 20 ms.
+fn warm(sim: &mut Sim) -> (ConnId, ConnId) {
+    sim.delay = 10 * MS;
+    let (client, server) = sim.pair();
+    for _ in 0..4 {
+        sim.write(0, client, &[1; 2000]);
+        sim.run(100 * MS);
+        sim.read(1, server, 5000);
+    }
+    sim.log.clear();
+    (client, server)
+}
+
+fn info(sim: &Sim, conn: ConnId) -> TcpInfo {
+    sim.hosts[0].engine.info(sim.now, conn).unwrap()
+}
+
+/// Sequence numbers of the client's data segments, by first.
+fn data(sim: &Sim) -> Vec<SeqNum> {
+    sim.log
+        .iter()
+        .filter(|(by, _, len)| *by == 0 && *len > 0)
+        .map(|(_, segment, _)| segment.seq)
+        .collect()
+}
+
+/// Where the client's next byte goes.
+fn next(sim: &mut Sim, client: ConnId) -> SeqNum {
+    sim.write(0, client, &[7]);
+    sim.run(100 * MS);
+    let seq = *data(sim).last().unwrap() + 1;
+    sim.log.clear();
+    seq
+}
+
+fn write_segments(sim: &mut Sim, client: ConnId, n: u32) {
+    let bytes = vec![9; (n * MSS) as usize];
+    assert_eq!(sim.write(0, client, &bytes), bytes.len());
+    sim.drive_all();
+}
+
+/// Delays what is on the wire, frame by frame in order: `extra` tells how much.
+fn delay_each(sim: &mut Sim, mut extra: impl FnMut(u32, &[u8]) -> Duration) {
+    let mut held: Vec<_> = std::mem::take(&mut sim.wire)
+        .into_iter()
+        .map(|entry| entry.0)
+        .collect();
+    held.sort();
+    for (i, (at, serial, to, frame)) in held.into_iter().enumerate() {
+        let at = at + extra(i as u32, &frame);
+        sim.wire.push(Reverse((at, serial, to, frame)));
+    }
+}
+
+/// RFC 8985, section 7.3 and 7.4: the tail is lost, the probe repairs it, and the window pays for it.
+#[test]
+fn tail_loss_is_repaired_by_a_probe_and_not_by_a_timeout() {
+    let mut sim = Sim::plain();
+    let (client, server) = warm(&mut sim);
+    let seq = next(&mut sim, client);
+    sim.drop_data(0, seq + 4 * MSS);
+    sim.drop_data(0, seq + 3 * MSS);
+    let start = sim.now;
+    write_segments(&mut sim, client, 5);
+    let done = sim.run_until(150 * MS, |sim| info(sim, client).unacked == 0);
+    assert!(done, "{:?}", info(&sim, client));
+    assert!(sim.now.saturating_since(start) < 120 * MS);
+    let counters = sim.hosts[0].engine.counters().recovery;
+    assert_eq!((counters.timeouts, counters.tail_probes), (0, 1));
+    assert!(info(&sim, client).snd_ssthresh < u32::MAX / 2);
+    assert_eq!(sim.read(1, server, 1 << 20).len() as u32, 5 * MSS + 1);
+}
+
+/// The probe itself filled the only hole (RFC 8985, section 7.4.2): a loss that nothing else shows.
+#[test]
+fn loss_that_the_probe_hides_still_costs_window() {
+    let mut sim = Sim::plain();
+    let (client, _) = warm(&mut sim);
+    let seq = next(&mut sim, client);
+    sim.drop_data(0, seq + 4 * MSS);
+    write_segments(&mut sim, client, 5);
+    sim.run(400 * MS);
+    assert_eq!(info(&sim, client).unacked, 0);
+    assert!(info(&sim, client).snd_ssthresh > 1 << 30, "not known yet");
+    write_segments(&mut sim, client, 1);
+    sim.run(400 * MS);
+    assert!(info(&sim, client).snd_ssthresh < 1 << 20);
+    assert_eq!(sim.hosts[0].engine.counters().recovery.timeouts, 0);
+}
+
+/// RFC 8985, section 7.4.1: the receiver had it all; its D-SACK says so.
+#[test]
+fn probe_reported_as_a_duplicate_costs_nothing() {
+    let mut sim = Sim::plain();
+    let (client, _) = warm(&mut sim);
+    // The acknowledgments of a flight are lost.
+    sim.cut[0] = true;
+    write_segments(&mut sim, client, 5);
+    sim.run(30 * MS);
+    sim.cut[0] = false;
+    sim.run(400 * MS);
+    let counters = sim.hosts[0].engine.counters().recovery;
+    assert_eq!((counters.tail_probes, counters.timeouts), (1, 0));
+    write_segments(&mut sim, client, 1);
+    sim.run(400 * MS);
+    assert!(info(&sim, client).snd_ssthresh > 1 << 30);
+}
+
+/// New data is preferred as a probe (RFC 8985, section 7.3).
+#[test]
+fn probe_sends_new_data_when_there_is_some() {
+    let mut sim = Sim::plain();
+    let (client, _) = warm(&mut sim);
+    let seq = next(&mut sim, client);
+    let window = info(&sim, client).snd_cwnd.div_ceil(MSS);
+    for i in 0..window {
+        sim.drop_data(0, seq + i * MSS);
+    }
+    write_segments(&mut sim, client, window + 4);
+    let done = sim.run_until(70 * MS, |sim| {
+        sim.hosts[0].engine.counters().recovery.tail_probes > 0
+    });
+    assert!(done);
+    let sent = data(&sim);
+    assert!(
+        !sent[..sent.len() - 1].contains(sent.last().unwrap()),
+        "{sent:?}"
+    );
+}
+
+/// A path that stalls for longer than an RTO, after a full window was sent.
+fn stalled_path(timestamps: bool) -> (Sim, ConnId, TcpInfo) {
+    let mut sim = Sim::plain();
+    for host in &mut sim.hosts {
+        host.engine.config.timestamps = timestamps;
+    }
+    let (client, server) = warm(&mut sim);
+    let before = info(&sim, client);
+    sim.stalled_until = sim.now + 700 * MS;
+    write_segments(&mut sim, client, 40);
+    let done = sim.run_until(3000 * MS, |sim| {
+        sim.read(1, server, 1 << 20);
+        info(sim, client).unacked == 0
+    });
+    assert!(done);
+    (sim, client, before)
+}
+
+/// RFC 3522 and RFC 4015: the timestamp tells that the answer is to the first transmission.
+#[test]
+fn eifel_undoes_a_spurious_timeout() {
+    let (sim, client, before) = stalled_path(true);
+    let counters = sim.hosts[0].engine.counters().recovery;
+    assert!(counters.timeouts > 0 && counters.undone > 0, "{counters:?}");
+    let after = info(&sim, client);
+    assert!(after.snd_ssthresh >= before.snd_ssthresh);
+    assert!(after.snd_cwnd >= before.snd_cwnd, "{after:?}");
+    assert!(after.total_retrans < 6, "{after:?}");
+}
+
+/// RFC 5682, section 3.1: without timestamps, new data tells.
+#[test]
+fn f_rto_undoes_a_spurious_timeout_without_timestamps() {
+    let (sim, client, before) = stalled_path(false);
+    let counters = sim.hosts[0].engine.counters().recovery;
+    assert!(counters.timeouts > 0 && counters.undone > 0, "{counters:?}");
+    assert!(info(&sim, client).snd_cwnd >= before.snd_cwnd);
+    assert!(info(&sim, client).total_retrans < 6);
+}
+
+/// RFC 5682, section 3.1, step 3.a: a real timeout is repaired as one.
+#[test]
+fn f_rto_lets_a_true_timeout_be() {
+    for timestamps in [false, true] {
+        let mut sim = Sim::plain();
+        for host in &mut sim.hosts {
+            host.engine.config.timestamps = timestamps;
+        }
+        let (client, server) = warm(&mut sim);
+        sim.cut[1] = true;
+        write_segments(&mut sim, client, 30);
+        let timeouts = |sim: &Sim| sim.hosts[0].engine.counters().recovery.timeouts;
+        assert!(sim.run_until(2000 * MS, |sim| timeouts(sim) > 0));
+        sim.cut[1] = false;
+        let done = sim.run_until(3000 * MS, |sim| {
+            sim.read(1, server, 1 << 20);
+            info(sim, client).unacked == 0
+        });
+        assert!(done, "{:?}", info(&sim, client));
+        let counters = sim.hosts[0].engine.counters().recovery;
+        assert_eq!(counters.undone, 0);
+        assert!(counters.timeouts <= 3, "{counters:?}");
+    }
+}
+
+/// A timeout while only acknowledgments are delayed: reports of duplicates take the reduction back
+/// (RFC 3708; RFC 2883, section 5.4).
+#[test]
+fn duplicates_undo_a_fast_recovery() {
+    let mut sim = Sim::plain();
+    for host in &mut sim.hosts {
+        host.engine.config.timestamps = false;
+    }
+    let (client, server) = warm(&mut sim);
+    let before = info(&sim, client);
+    let seq = next(&mut sim, client);
+    // One segment takes a detour of a round trip.
+    write_segments(&mut sim, client, 10);
+    delay_each(&mut sim, |_, frame| {
+        if frame_seq(frame) == seq {
+            25 * MS
+        } else {
+            Duration::ZERO
+        }
+    });
+    sim.run(500 * MS);
+    sim.read(1, server, 1 << 20);
+    let counters = sim.hosts[0].engine.counters().recovery;
+    assert_eq!(
+        (counters.fast_recoveries, counters.undone),
+        (1, 1),
+        "{counters:?}"
+    );
+    assert!(info(&sim, client).snd_cwnd >= before.snd_cwnd);
+}
+
+fn frame_seq(frame: &[u8]) -> SeqNum {
+    let tcp = &frame[34..];
+    SeqNum(u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]))
+}
+
+/// RFC 3042: the first two duplicates let new segments out.
+#[test]
+fn limited_transmit_sends_new_data_on_the_first_duplicates() {
+    for sack in [true, false] {
+        let mut sim = Sim::plain();
+        for host in &mut sim.hosts {
+            host.engine.config.sack = sack;
+        }
+        let (client, _) = warm(&mut sim);
+        let seq = next(&mut sim, client);
+        sim.drop_data(0, seq);
+        let cwnd = info(&sim, client).snd_cwnd;
+        write_segments(&mut sim, client, cwnd.div_ceil(MSS) + 10);
+        delay_each(&mut sim, |i, _| MS / 4 * i);
+        let full = data(&sim).len();
+        let acks = |sim: &Sim| {
+            sim.log
+                .iter()
+                .filter(|(by, s, len)| *by == 1 && *len == 0 && s.ack == seq)
+                .count()
+        };
+        // The first duplicate acknowledgment has left the receiver and reached the sender.
+        assert!(sim.run_until(30 * MS, |sim| data(sim).len() > full));
+        assert!(acks(&sim) > 0);
+        assert!(
+            !data(&sim)[1..].contains(&seq),
+            "nothing was sent again yet"
+        );
+    }
+}
+
+/// RFC 2883, section 4: the receiver reports what arrived twice, first in the option.
+#[test]
+fn receiver_reports_duplicates_first() {
+    let mut sim = Sim::plain();
+    let (client, _) = warm(&mut sim);
+    sim.write(0, client, &[3; 500]);
+    sim.run(100 * MS);
+    let (_, segment, len) = *sim
+        .log
+        .iter()
+        .rfind(|(by, _, len)| *by == 0 && *len > 0)
+        .unwrap();
+    sim.log.clear();
+    sim.inject(1, &segment, &vec![3; len]);
+    let answer = sim.sent(1, TcpFlags::ACK)[0];
+    assert_eq!(
+        answer.options.sack.iter().next(),
+        Some((segment.seq, segment.seq + len as u32))
+    );
+}
+
+/// RACK (RFC 8985, section 6.2): a path that reorders for long is borne with, once duplicates told of it.
+#[test]
+fn reordering_window_adapts_to_the_path() {
+    let mut sim = Sim::plain();
+    let (client, server) = warm(&mut sim);
+    sim.impairment.reorder = 150;
+    sim.rng = super::super::sim::Rng(7);
+    let mut retransmitted = Vec::new();
+    let mut before = 0;
+    for _ in 0..12 {
+        for _ in 0..20 {
+            write_segments(&mut sim, client, 10);
+            sim.run(60 * MS);
+            sim.read(1, server, 1 << 20);
+        }
+        let total = info(&sim, client).total_retrans;
+        retransmitted.push(total - before);
+        before = total;
+    }
+    let late: u64 = retransmitted[8..].iter().sum();
+    assert!(late <= 4, "{retransmitted:?}");
+}
