@@ -11,6 +11,7 @@
 //! its timers and its congestion control and sees notifications only.
 
 mod api;
+mod challenge;
 mod close;
 mod command;
 mod config;
@@ -61,6 +62,7 @@ pub use export::Exported;
 pub use info::TcpInfo;
 pub use state::State;
 
+use challenge::Challenges;
 use conn::{Conn, Context, Owner};
 use demux::Entry;
 use isn::Secret;
@@ -87,6 +89,7 @@ pub struct Engine {
     serial: u64,
     time_wait: TimeWaitTable,
     orphans: usize,
+    challenges: Challenges,
     /// What happened outside of connections, and to those that are forgotten.
     totals: EngineCounters,
     deadlines: Deadlines,
@@ -105,9 +108,11 @@ pub struct Engine {
 impl Engine {
     /// An engine without connections. `secret` keys sequence numbers and timestamps: random, per process.
     pub fn new(config: EngineConfig, secret: [u8; 16], pool: Arc<Pool>) -> Self {
+        let secret = Secret::new(secret);
         Self {
             offload: Offload::new(config.offload),
-            secret: Secret::new(secret),
+            challenges: Challenges::new(secret.seed()),
+            secret,
             config,
             pool,
             conns: ConnTable::default(),
@@ -137,12 +142,15 @@ impl Engine {
         id: ConnId,
         f: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
+        let scarce = self.orphans > self.config.max_orphans || self.pool.used() > self.pool.limit();
         let conn = self.conns.get_mut(id)?;
         let mut cx = Context {
             now,
             config: &self.config,
             events: &mut self.events,
             raw: &mut self.raw,
+            challenges: &mut self.challenges,
+            scarce,
         };
         let result = f(conn, &mut cx);
         self.settle(now, id);
@@ -157,8 +165,8 @@ impl Engine {
         if matches!(conn.state, State::Closed | State::TimeWait) {
             return self.forget(now, id);
         }
-        self.deadlines
-            .update(id.index, &mut conn.queued, conn.timers.next());
+        let next = conn.next_deadline();
+        self.deadlines.update(id.index, &mut conn.queued, next);
         match conn.owner {
             Owner::Host => {
                 if !conn.dirty {

@@ -1,5 +1,7 @@
 //! The application's end of a connection: shutdown, close, abort (RFC 9293, sections 3.10.4 and 3.10.5).
 
+use flextcp_nic::time::Instant;
+
 use super::State;
 use super::conn::{Conn, Context};
 use super::timer::Timer;
@@ -36,6 +38,40 @@ impl Conn {
             self.timers
                 .set(Timer::FinWait2, cx.now + cx.config.fin_timeout);
         }
+    }
+
+    /// When TCP_USER_TIMEOUT (RFC 5482) ends the connection: so long after what is unanswered was first sent, but not
+    /// before something was sent again, as in Linux.
+    pub(super) fn user_deadline(&self) -> Option<Instant> {
+        let limit = self.options.user_timeout.filter(|limit| !limit.is_zero())?;
+        // A peer that answers probes with its window shut makes no difference.
+        let shut = self.timers.is_set(Timer::Persist) && self.backoff > 0;
+        let waits = self.on_host() && (self.retransmits > 0 || self.probes > 0 || shut);
+        Some(self.stalled_since.filter(|_| waits)? + limit)
+    }
+
+    /// When a timer is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.next();
+        match self.user_deadline() {
+            Some(at) => Some(timer.map_or(at, |timer| timer.min(at))),
+            None => timer,
+        }
+    }
+
+    pub(super) fn on_user_timeout(&mut self, cx: &mut Context<'_>) {
+        // Probes on an idle connection are keep-alive's: like Linux it says so with a RST.
+        if self.board.is_empty() && self.unsent() == 0 && self.state == State::Established {
+            self.send_reset(cx);
+        }
+        self.time_out(cx);
+    }
+
+    /// Whether an orphan has waited for its peer long enough: the peer acknowledges nothing, or holds its window
+    /// shut for ever. Linux gives it up when the backed-off timer has reached its largest value, and at once where
+    /// there are too many or memory is short (RFC 9293, section 3.8.6.1 lets a system under attack do so).
+    pub(super) fn orphan_expired(&self, cx: &Context<'_>) -> bool {
+        self.orphan && (cx.scarce || self.rto() >= cx.config.rto_max)
     }
 
     /// Resets.

@@ -39,7 +39,8 @@ pub struct EngineConfig {
     pub synack_retries: u8,
     /// Retransmissions of data before the connection is dead (`tcp_retries2`).
     pub retries: u8,
-    /// The same for a connection whose application is gone (`tcp_orphan_retries`).
+    /// The same for a connection whose application is gone (what Linux does with `tcp_orphan_retries` at zero); it also
+    /// ends when its backed-off timer reaches the largest RTO, although the peer keeps answering its probes.
     pub orphan_retries: u8,
     /// Delayed-ACK time.
     pub delayed_ack: Duration,
@@ -63,6 +64,9 @@ pub struct EngineConfig {
     pub max_connections: usize,
     /// Least time between two challenge ACKs of a connection (RFC 5961; `tcp_invalid_ratelimit`).
     pub challenge_interval: Duration,
+    /// Challenge ACKs of all connections in a second, about (RFC 5961, section 7; `tcp_challenge_ack_limit`). No limit
+    /// as in Linux, whose documentation warns that a shared one can be measured from outside.
+    pub challenge_limit: u32,
     /// How long a connection on the NIC may be quiet before its empty buffers are given back.
     pub buffer_idle: Duration,
 }
@@ -98,6 +102,7 @@ impl Default for EngineConfig {
             syn_cookies: true,
             max_connections: 1 << 20,
             challenge_interval: Duration::from_millis(500),
+            challenge_limit: u32::MAX,
             buffer_idle: Duration::from_secs(10),
         }
     }

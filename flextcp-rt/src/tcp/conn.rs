@@ -9,6 +9,7 @@ use flextcp_nic::seq::{Mss, SeqNum, WindowScale};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, Timestamps};
 
+use super::challenge::Challenges;
 use super::congestion::Congestion;
 use super::counters::ConnCounters;
 use super::delivery::Delivery;
@@ -29,6 +30,9 @@ pub(super) struct Context<'a> {
     pub(super) events: &'a mut VecDeque<Event>,
     /// Segments without a place in a connection: resets.
     pub(super) raw: &'a mut VecDeque<SegmentRepr>,
+    pub(super) challenges: &'a mut Challenges,
+    /// Too many orphans, or no memory: orphans that wait for their peer have to go.
+    pub(super) scarce: bool,
 }
 
 /// Who has the connection.
@@ -172,6 +176,7 @@ pub(super) struct Conn {
     pub(super) push_small: bool,
     /// The SYN (or SYN-ACK) is to be sent.
     pub(super) syn_due: bool,
+    /// When a challenge or an unacceptable segment was last answered.
     pub(super) last_challenge: Option<Instant>,
     /// The application is gone.
     pub(super) orphan: bool,
@@ -273,17 +278,6 @@ impl Conn {
             cx.raw.push_back(rst);
         }
         self.set_closed();
-    }
-
-    /// A challenge ACK (RFC 5961), at most one in a while.
-    pub(super) fn challenge(&mut self, cx: &Context<'_>) {
-        let due = self
-            .last_challenge
-            .is_none_or(|at| at + cx.config.challenge_interval <= cx.now);
-        if due {
-            self.last_challenge = Some(cx.now);
-            self.rcv.ack.now = self.rcv.ack.now.max(1);
-        }
     }
 
     pub(super) const fn on_host(&self) -> bool {

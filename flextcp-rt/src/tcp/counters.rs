@@ -51,6 +51,8 @@ impl Engine {
     pub fn counters(&self) -> EngineCounters {
         let mut totals = self.totals;
         totals.time_wait = self.time_wait.len() as u64;
+        totals.defence.challenge_acks += self.challenges.sent;
+        totals.defence.acks_held_back += self.challenges.held_back;
         for conn in self.conns.iter() {
             conn.counters.add_to(&mut totals);
             match conn.owner {

@@ -192,8 +192,14 @@ impl Engine {
             return;
         }
         if tcp.flags.contains(TcpFlags::SYN) {
-            // The SYN again: our SYN-ACK was lost.
-            if tcp.seq == half_open.irs && !tcp.flags.contains(TcpFlags::ACK) {
+            if !half_open.answers(now, &self.config) {
+                self.totals.defence.acks_held_back += 1;
+            } else if tcp.seq != half_open.irs || tcp.flags.contains(TcpFlags::ACK) {
+                // Another SYN: the peer forgot the first, and its RST will tell us.
+                let answer = half_open.ack(now);
+                self.raw.push_back(answer);
+            } else {
+                // The SYN again: our SYN-ACK was lost.
                 if half_open.negotiated.timestamps
                     && let Some(ts) = tcp.options.timestamps
                 {
@@ -219,8 +225,12 @@ impl Engine {
                 .timestamps
                 .is_some_and(|ts| SeqNum(ts.val).before(SeqNum(half_open.ts_recent)));
         if old || tcp.seq.after(first + window) || packet.seq_end().before(first) {
-            let answer = half_open.ack(now);
-            self.raw.push_back(answer);
+            if half_open.answers(now, &self.config) {
+                let answer = half_open.ack(now);
+                self.raw.push_back(answer);
+            } else {
+                self.totals.defence.acks_held_back += 1;
+            }
             return;
         }
         let Some(listener) = self.listeners.get(half_open.listener) else {
@@ -317,7 +327,9 @@ impl Engine {
                 let limited = entry
                     .last_ack_sent
                     .is_some_and(|at| !restart && at + self.config.challenge_interval > now);
-                if !limited {
+                if limited {
+                    self.totals.defence.acks_held_back += 1;
+                } else {
                     entry.last_ack_sent = Some(now);
                     let answer = time_wait_ack(entry, now);
                     self.raw.push_back(answer);

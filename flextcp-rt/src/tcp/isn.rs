@@ -22,6 +22,13 @@ impl Secret {
         Self(key)
     }
 
+    /// A number of this engine's that nobody else can tell.
+    pub(super) fn seed(&self) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write_u8(u8::MAX);
+        hasher.finish()
+    }
+
     /// A keyed hash of the tuple; `purpose` separates uses.
     pub(super) fn hash(&self, tuple: &FlowTuple, purpose: u8) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.0);

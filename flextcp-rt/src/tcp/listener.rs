@@ -34,11 +34,24 @@ pub(super) struct HalfOpen {
     /// When the SYN-ACK was first sent; a cookie does not remember.
     pub(super) sent_at: Option<Instant>,
     pub(super) retries: u8,
+    /// When a repeated SYN or an unacceptable segment was last answered.
+    pub(super) last_answer: Option<Instant>,
     pub(super) deadline: Instant,
     pub(super) queued: Option<Instant>,
 }
 
 impl HalfOpen {
+    /// Whether one more answer is due: peers that repeat themselves get one in a while.
+    pub(super) fn answers(&mut self, now: Instant, config: &EngineConfig) -> bool {
+        let due = self
+            .last_answer
+            .is_none_or(|at| at + config.challenge_interval <= now);
+        if due {
+            self.last_answer = Some(now);
+        }
+        due
+    }
+
     pub(super) fn syn_ack(&self, now: Instant) -> SegmentRepr {
         let timestamps = self.negotiated.timestamps.then(|| Timestamps {
             val: (now.as_millis() as u32).wrapping_add(self.ts_offset),
@@ -180,6 +193,7 @@ impl Listener {
             tos: self.options.tos,
             sent_at: Some(now),
             retries: 0,
+            last_answer: None,
             deadline: now + config.rto_initial,
             queued: None,
         }

@@ -35,13 +35,13 @@ impl Engine {
         while let Some(&id) = self.dirty.front() {
             if let Some(conn) = self.conns.get_mut(id) {
                 if let Some(plan) = conn.poll_transmit(now, &self.config) {
-                    self.deadlines
-                        .update(id.index, &mut conn.queued, conn.timers.next());
+                    let next = conn.next_deadline();
+                    self.deadlines.update(id.index, &mut conn.queued, next);
                     return Some((id, plan));
                 }
                 conn.dirty = false;
-                self.deadlines
-                    .update(id.index, &mut conn.queued, conn.timers.next());
+                let next = conn.next_deadline();
+                self.deadlines.update(id.index, &mut conn.queued, next);
             }
             self.dirty.pop_front();
             self.offer(now, id);

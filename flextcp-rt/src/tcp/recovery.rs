@@ -438,7 +438,10 @@ impl Conn {
         } else {
             cx.config.retries
         };
-        if self.retransmits >= u32::from(limit) || self.user_timeout_over(cx) {
+        if self.retransmits >= u32::from(limit)
+            || self.user_timeout_over(cx)
+            || self.orphan_expired(cx)
+        {
             return self.time_out(cx);
         }
         let again = self.retransmits > 0;

@@ -7,6 +7,7 @@ use flextcp_nic::seq::SeqNum;
 use flextcp_nic::wire::{TcpFlags, TcpPacket};
 
 use super::conn::{Conn, Context};
+use super::handshake::reset_for;
 use super::timer::Timer;
 use super::{ConnError, State};
 
@@ -58,8 +59,10 @@ impl Conn {
         if self.state == State::SynReceived && !self.on_handshake_ack(cx, packet) {
             return;
         }
-        // RFC 5961, section 5.2: acknowledges what was never sent, or is older than any window.
-        let oldest = self.snd.una - self.snd.max_wnd;
+        // RFC 5961, section 5.2: acknowledges what was never sent, or is older than any window (Linux does not count
+        // back to before the first byte).
+        let acked = u32::try_from(self.counters.bytes_acked).unwrap_or(u32::MAX);
+        let oldest = self.snd.una - self.snd.max_wnd.min(acked.saturating_add(1));
         if tcp.ack.after(self.snd.nxt) || tcp.ack.before(oldest) {
             return self.challenge(cx);
         }
@@ -85,19 +88,19 @@ impl Conn {
             && packet.payload_len > 0
             && (tcp.seq + packet.payload_len as u32).after(self.rcv.nxt)
         {
-            return self.reset(cx);
+            cx.raw.push_back(reset_for(packet));
+            return self.set_closed();
         }
         self.on_text(cx, packet, packet.payload(frame));
     }
 
-    /// PAWS and the window. What is not acceptable is answered with an ACK at a limited rate.
-    fn acceptable(&mut self, cx: &Context<'_>, packet: &TcpPacket) -> bool {
+    /// PAWS and the window. What is not acceptable is answered with an ACK at a limited rate, but for a RST.
+    fn acceptable(&mut self, cx: &mut Context<'_>, packet: &TcpPacket) -> bool {
         let tcp = &packet.tcp;
         let rst = tcp.flags.contains(TcpFlags::RST);
-        if self.paws_rejects(cx, packet) {
-            if !rst {
-                self.reject(cx, packet);
-            }
+        // RFC 7323, section 5.2: a RST is not subject to PAWS.
+        if !rst && self.paws_rejects(cx, packet) {
+            self.reject(cx, packet);
             return false;
         }
         let end = packet.seq_end();
@@ -106,17 +109,17 @@ impl Conn {
         let syn_again = self.state == State::SynReceived
             && tcp.flags.contains(TcpFlags::SYN)
             && tcp.seq == self.rcv.irs;
-        if !inside && !syn_again {
-            if !rst {
-                self.reject(cx, packet);
-            }
-            return false;
+        let inside = inside || syn_again || (rst && self.resets_after_fin(packet));
+        if !inside && !rst {
+            self.reject(cx, packet);
         }
-        true
+        inside
     }
 
-    fn reject(&mut self, cx: &Context<'_>, packet: &TcpPacket) {
-        if packet.payload_len > 0 && !packet.tcp.flags.contains(TcpFlags::SYN) {
+    fn reject(&mut self, cx: &mut Context<'_>, packet: &TcpPacket) {
+        if packet.tcp.flags.contains(TcpFlags::SYN) {
+            self.challenge(cx);
+        } else if packet.payload_len > 0 {
             // Data that we have: its ACK was lost, so no limit (Linux's tcp_send_dupack).
             if packet.tcp.seq.before(self.rcv.nxt) {
                 let end = packet.seq_end().earliest(self.rcv.nxt);
@@ -126,18 +129,39 @@ impl Conn {
         } else if packet.tcp.flags.contains(TcpFlags::FIN) {
             self.rcv.ack.now = self.rcv.ack.now.max(1);
         } else {
-            self.challenge(cx);
+            self.answer_unacceptable(cx);
         }
     }
 
-    /// RFC 7323, section 5. A segment without timestamps is taken, as Linux does: paths strip options.
+    /// RFC 7323, section 5. A segment without timestamps is taken, as Linux does: paths strip options. So is one
+    /// after a TS.Recent of zero, which some peers send in their SYN and do not mean.
     fn paws_rejects(&self, cx: &Context<'_>, packet: &TcpPacket) -> bool {
         let Some(ts) = packet.tcp.options.timestamps else {
             return false;
         };
         self.negotiated.timestamps
-            && SeqNum(ts.val).before(SeqNum(self.rcv.ts_recent))
+            && self.is_old(cx, ts.val)
+            && !self.is_reordered_ack(packet, ts.val)
+    }
+
+    fn is_old(&self, cx: &Context<'_>, ts_val: u32) -> bool {
+        self.rcv.ts_recent != 0
+            && SeqNum(ts_val).before(SeqNum(self.rcv.ts_recent))
             && self.rcv.ts_recent_at + PAWS_EXPIRY > cx.now
+    }
+
+    /// A duplicate ACK that was overtaken by other segments within an RTO: it may still tell of a loss, and it
+    /// changes nothing else (Linux's `tcp_disordered_ack`).
+    fn is_reordered_ack(&self, packet: &TcpPacket, ts_val: u32) -> bool {
+        let tcp = &packet.tcp;
+        let window = self.negotiated.snd_wscale.scale_up(tcp.window);
+        let lag = SeqNum(self.rcv.ts_recent).offset_from(SeqNum(ts_val));
+        packet.segment_len() == 0
+            && tcp.seq == self.rcv.nxt
+            && tcp.ack == self.snd.una
+            && !tcp.seq.after(self.snd.wl1)
+            && (tcp.seq != self.snd.wl1 || (window <= self.snd.wnd && window > 0))
+            && u128::try_from(lag).is_ok_and(|millis| millis <= self.rto().as_millis())
     }
 
     /// RFC 7323, section 4.3: only from a segment that spans Last.ACK.sent.
@@ -145,6 +169,7 @@ impl Conn {
         if let Some(ts) = packet.tcp.options.timestamps
             && self.negotiated.timestamps
             && packet.tcp.seq.at_or_before(self.rcv.last_ack_sent)
+            && !self.is_old(cx, ts.val)
         {
             self.rcv.ts_recent = ts.val;
             self.rcv.ts_recent_at = cx.now;
@@ -155,7 +180,8 @@ impl Conn {
     fn on_reset(&mut self, cx: &mut Context<'_>, packet: &TcpPacket) {
         // Linux also believes a RST at the right edge of what arrived out of order.
         let exact = packet.tcp.seq == self.rcv.nxt
-            || self.rcv.reassembly.right_edge() == Some(packet.tcp.seq);
+            || self.rcv.reassembly.right_edge() == Some(packet.tcp.seq)
+            || self.resets_after_fin(packet);
         if !exact {
             return self.challenge(cx);
         }
@@ -164,11 +190,16 @@ impl Conn {
             State::CloseWait => ConnError::BrokenPipe,
             _ => ConnError::Reset,
         };
-        if matches!(self.state, State::Closing | State::LastAck) {
-            self.set_closed();
-        } else {
-            self.fail(cx, error);
-        }
+        self.fail(cx, error);
+    }
+
+    /// A RST numbered as the FIN before it: some peers do not count their FIN (Linux's `tcp_reset_check`).
+    fn resets_after_fin(&self, packet: &TcpPacket) -> bool {
+        packet.tcp.seq + 1 == self.rcv.nxt
+            && matches!(
+                self.state,
+                State::CloseWait | State::LastAck | State::Closing
+            )
     }
 
     /// Moves on when our FIN is acknowledged.
@@ -192,6 +223,9 @@ impl Conn {
 
     /// Runs the timers that are due.
     pub(super) fn on_timers(&mut self, cx: &mut Context<'_>) {
+        if self.user_deadline().is_some_and(|at| at <= cx.now) {
+            return self.on_user_timeout(cx);
+        }
         while let Some(timer) = self.timers.take_due(cx.now) {
             match timer {
                 Timer::Watch => self.on_watch(cx),

@@ -259,7 +259,8 @@ impl Conn {
         } else {
             cx.config.retries
         };
-        if self.probes >= u32::from(limit) || self.user_timeout_over(cx) {
+        if self.probes >= u32::from(limit) || self.user_timeout_over(cx) || self.orphan_expired(cx)
+        {
             return self.time_out(cx);
         }
         self.probes += 1;

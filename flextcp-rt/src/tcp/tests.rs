@@ -1,5 +1,7 @@
 //! The engine against itself: handshakes, data, loss, closing.
 
+mod injection;
+mod orphans;
 mod syn_flood;
 
 use std::net::SocketAddr;
