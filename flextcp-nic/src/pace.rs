@@ -17,6 +17,12 @@ impl Pace {
         (rate > 0 && self.next > now).then_some(self.next)
     }
 
+    /// Up to when what was sent keeps the flow waiting.
+    #[cfg(all(test, feature = "firmware"))]
+    pub(crate) const fn until(self) -> Instant {
+        self.next
+    }
+
     /// Accounts for `bytes` sent at `rate` bytes per millisecond (0: unlimited). Time that passed idle gives no credit.
     pub fn sent(&mut self, now: Instant, rate: u32, bytes: u32) {
         if rate > 0 {

@@ -113,6 +113,8 @@
 //! idle flow owns none, and its next payload is an exception with reason [`NO_BUFFER`](abi::reason::NO_BUFFER).
 
 pub mod abi;
+#[cfg(all(test, feature = "firmware"))]
+mod differential;
 #[cfg(test)]
 mod generate;
 pub mod ring;

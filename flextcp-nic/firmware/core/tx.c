@@ -46,9 +46,9 @@ void fx_send_next(FX_LOCAL const fx_u32 *f, fx_u32 super_frame, FX_LOCAL fx_u32 
     fx_u32 len;
     fx_u32 small;
 
-    out[FX_TX_OFFSET] = in_flight;
+    out[FX_TX_OFFSET] = 0u;
     out[FX_TX_LENGTH] = 0u;
-    out[FX_TX_MSS] = mss;
+    out[FX_TX_MSS] = 0u;
     out[FX_TX_PUSH] = 0u;
     out[FX_TX_WAIT] = FX_WAIT_IDLE;
     if (unsent == 0u) {
@@ -84,7 +84,9 @@ void fx_send_next(FX_LOCAL const fx_u32 *f, fx_u32 super_frame, FX_LOCAL fx_u32 
     if (len > mss && small > 0u && (len < unsent || hold_small)) {
         len -= small;
     }
+    out[FX_TX_OFFSET] = in_flight;
     out[FX_TX_LENGTH] = len;
+    out[FX_TX_MSS] = mss;
     out[FX_TX_PUSH] = len == unsent;
     out[FX_TX_WAIT] = FX_WAIT_NONE;
 }

@@ -45,15 +45,39 @@ static void acknowledge(fx_u32 *f, const fx_u32 *args, fx_u32 *out)
     }
 }
 
+/* The sum of a frame's bytes, as the hardware layer takes it. */
+static fx_u32 sum_bytes(const fx_u32 *w, fx_u32 offset, fx_u32 length)
+{
+    fx_u32 sum = 0u;
+    fx_u32 i;
+    for (i = 0u; i < length; i++) {
+        sum = fx_sum_add(sum, fx_byte(w, offset + i) << ((i & 1u) != 0u ? 0u : 8u));
+    }
+    return sum;
+}
+
+/* What is nobody's business is cleared: the words of a frame that is no segment, options in a SYN. */
 static void parse(const fx_u32 *args, fx_u32 *out)
 {
+    const fx_u32 *w = args + 3;
     fx_u32 sums[5];
+    fx_u32 verdict;
     fx_u32 i;
     sums[4] = args[2];
-    out[FX_PKT_WORDS] = fx_parse(args + 3, fx_min(args[0], FX_PEEK_BYTES), args[0], out, sums);
-    for (i = 0u; i < 4u; i++) {
-        out[FX_PKT_WORDS + 1u + i] = sums[i];
+    verdict = fx_parse(w, fx_min(args[0], FX_PEEK_BYTES), args[0], out, sums);
+    if (sums[3] != 0u && fx_fold(fx_sum_add(sums[1], sum_bytes(w, sums[2], sums[3]))) != 0xffffu) {
+        verdict = FX_VERDICT_BAD_CHECKSUM;
     }
+    if (verdict != FX_VERDICT_SEGMENT) {
+        for (i = 0u; i < FX_PKT_WORDS; i++) {
+            out[i] = 0u;
+        }
+    } else if ((out[FX_PKT_FLAGS] & FX_PKTFLAG_ICMP) != 0u) {
+        out[FX_PKT_TTL_TOS] = 0u;
+    } else if ((out[FX_PKT_FLAGS_WINDOW] & 2u) != 0u) {
+        out[FX_PKT_FLAGS] &= ~FX_PKTFLAG_OPTIONS;
+    }
+    out[FX_PKT_WORDS] = verdict;
 }
 
 void fx_step(fx_u32 *f, fx_u32 operation, const fx_u32 *args, fx_u32 *out)

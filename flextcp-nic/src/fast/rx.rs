@@ -109,6 +109,12 @@ fn classify(state: &FlowState, packet: &TcpPacket) -> Result<Kind, Reason> {
     Ok(kind)
 }
 
+/// Why the segment is an exception, the receive ring aside.
+#[cfg(all(test, feature = "firmware"))]
+pub(crate) fn exception(state: &FlowState, packet: &TcpPacket) -> Option<Reason> {
+    classify(state, packet).err()
+}
+
 /// Handles a segment, or changes nothing.
 ///
 /// # Errors
