@@ -13,11 +13,10 @@ use std::time::Duration;
 
 pub use measure::Bench;
 
+use flextcp_nic::port::impair::{ImpairConfig, Impairment};
 use serde::Serialize;
 
 use super::Target;
-use crate::path::shape::Amount;
-use crate::path::{PathConfig, Shape};
 use crate::stack::StackKind;
 
 /// Rate of every path's link, bits per second.
@@ -86,7 +85,7 @@ const TROUBLES: [(&str, &str); 5] = [
     ("0.1 % loss", "loss=0.1%"),
     ("1 % loss", "loss=1%"),
     ("3 % loss", "loss=3%"),
-    ("5 % reordered", "reorder=5%,hold=2ms"),
+    ("5 % reordered", "reorder=5%,gap=1000,hold=2ms"),
 ];
 
 /// The paths of the table: 100 Mbit/s, a queue of one bandwidth-delay product.
@@ -103,17 +102,31 @@ pub fn cells(quick: bool) -> Vec<Cell> {
     cells
 }
 
+fn both_ways(impairment: Impairment, seed: u64) -> ImpairConfig {
+    ImpairConfig {
+        tx: impairment.clone(),
+        rx: impairment,
+        seed,
+    }
+}
+
 impl Cell {
     /// The path.
     ///
     /// # Panics
     /// Never: the troubles above are well-formed, which a test sees to.
-    pub fn config(&self, seed: u64) -> PathConfig {
-        let mut shape: Shape = self.trouble.parse().expect("a trouble of the table");
-        shape.delay = Duration::from_millis(self.rtt) / 2;
-        shape.rate = Some(RATE);
-        shape.queue = Amount::bytes(RATE / 8 * self.rtt / 1000);
-        PathConfig::symmetric(&shape, seed)
+    pub fn config(&self, seed: u64) -> ImpairConfig {
+        let trouble: ImpairConfig = self.trouble.parse().expect("a trouble of the table");
+        both_ways(
+            Impairment {
+                delay: Duration::from_millis(self.rtt) / 2,
+                rate: Some(RATE),
+                queue: usize::MAX,
+                queue_bytes: Some(RATE / 8 * self.rtt / 1000),
+                ..trouble.tx
+            },
+            seed,
+        )
     }
 
     /// How long a transfer has to last: slow start and some recoveries must not decide.
@@ -144,7 +157,7 @@ pub const DCTCP_QUEUE: std::ops::RangeInclusive<f64> = 0.25..=1.5;
 pub const BBR_FILL: Target = Target::AtLeast(0.9);
 
 /// The path on which two flows share a bottleneck.
-pub fn sharing(seed: u64) -> PathConfig {
+pub fn sharing(seed: u64) -> ImpairConfig {
     Cell {
         rtt: 20,
         trouble: "",
@@ -154,19 +167,20 @@ pub fn sharing(seed: u64) -> PathConfig {
 }
 
 /// Packets from which on the path for DCTCP marks: a bandwidth-delay product (RFC 8257, section 4.1, wants a seventh
-/// of one at least), in packets of [`FRAME`] bytes.
-pub const DCTCP_THRESHOLD: u64 = 20;
+/// of one at least).
+pub const DCTCP_THRESHOLD: usize = 20;
 
 /// A short path that marks.
-pub fn dctcp(seed: u64) -> PathConfig {
-    let shape = Shape {
-        delay: Duration::from_millis(1),
-        rate: Some(RATE),
-        queue: Amount::bytes(1_000_000),
-        ecn: Some(Amount::packets(DCTCP_THRESHOLD)),
-        ..Shape::default()
-    };
-    PathConfig::symmetric(&shape, seed)
+pub fn dctcp(seed: u64) -> ImpairConfig {
+    both_ways(
+        Impairment {
+            delay: Duration::from_millis(1),
+            rate: Some(RATE),
+            ecn: Some(DCTCP_THRESHOLD),
+            ..Impairment::default()
+        },
+        seed,
+    )
 }
 
 #[cfg(test)]
@@ -177,8 +191,8 @@ mod tests {
     fn every_cell_has_a_path_with_a_queue_of_its_product() {
         for cell in cells(false) {
             let config = cell.config(1);
-            assert_eq!(config.to_b.delay * 2, Duration::from_millis(cell.rtt));
-            assert_eq!(config.to_b.queue.bytes, Some(12_500 * cell.rtt));
+            assert_eq!(config.tx.delay * 2, Duration::from_millis(cell.rtt));
+            assert_eq!(config.rx.queue_bytes, Some(12_500 * cell.rtt));
         }
         assert_eq!(cells(false).len(), 10);
         assert!(cells(true).iter().all(|cell| cells(false).contains(cell)));

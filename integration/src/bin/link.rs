@@ -8,22 +8,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use flextcp_nic::port::impair::ImpairConfig;
 use integration::netns::{Namespace, VethPair, is_privileged};
-use integration::path::emulator::Direction;
-use integration::path::{Path, PathConfig, Shape};
+use integration::path::{Direction, Path};
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "\
-A shape is a list of settings:
-  delay=10ms jitter=1ms loss=1% burst=0.1%:25% reorder=5% hold=2ms dup=0.5%
-  rate=100mbit queue=250kB (or 200p) ecn=65p (or 30kB)
+The path is a list of settings, for both ways, or with tx. for the way to the second end and rx. for the way back:
+  delay=10ms jitter=1ms loss=1% burst=0.1% burst-len=4 reorder=5% gap=3 hold=2ms dup=0.5% corrupt=0.1%
+  rate=100mbit queue=200 (frames) queue-bytes=250000 ecn=65 (frames) seed=7
 
 Examples:
-  link --both delay=10ms,rate=100mbit,queue=250kB
+  link delay=10ms,rate=100mbit,queue=165
       20 ms and 100 Mbit/s between two new namespaces, whose names are printed
-  link left right --both delay=50ms --to-b rate=10mbit,queue=40p,loss=1%
-      namespaces that are there already; the settings of one direction come after those of both
-  link --both rate=100mbit,delay=250us,queue=1MB,ecn=65p --seconds 60 --json link.json --queue queue.csv
+  link delay=50ms,tx.rate=10mbit,tx.queue=40,tx.loss=1% left right
+      namespaces that are there already, and a path that is worse one way
+  link rate=100mbit,delay=250us,queue=700,ecn=65 --seconds 60 --json link.json --queue queue.csv
       what happened, and the length of the queue every millisecond
 
 It runs until it is interrupted, --seconds are over or --stdin ends, and then tells what it did.";
@@ -35,23 +35,13 @@ It runs until it is interrupted, --seconds are over or --stdin ends, and then te
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 struct Cli {
+    /// What happens to frames
+    path: ImpairConfig,
     /// Namespace at the first end; without both names two are made, which go with the program
     #[arg(requires = "b")]
     a: Option<String>,
     /// Namespace at the second end
     b: Option<String>,
-    /// What both directions do
-    #[arg(long, value_name = "SHAPE", default_value = "")]
-    both: String,
-    /// What the direction to the second end does as well
-    #[arg(long, value_name = "SHAPE", default_value = "")]
-    to_b: String,
-    /// What the direction to the first end does as well
-    #[arg(long, value_name = "SHAPE", default_value = "")]
-    to_a: String,
-    /// Seed of every random decision
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
     /// MTU of the devices, bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     mtu: u32,
@@ -80,23 +70,19 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
-    let shape = |more: &str| format!("{},{more}", cli.both).parse::<Shape>();
-    let config = PathConfig {
-        to_b: shape(&cli.to_b)?,
-        to_a: shape(&cli.to_a)?,
-        seed: cli.seed,
-        mtu: cli.mtu,
-    };
     if !is_privileged() {
         return Err(
             "needs CAP_NET_ADMIN and CAP_SYS_ADMIN for network namespaces: run as root".into(),
         );
     }
     let path = match (&cli.a, &cli.b) {
-        (Some(a), Some(b)) => {
-            Path::join(Namespace::existing(a)?, Namespace::existing(b)?, &config)?
-        }
-        _ => Path::new("link", &config)?,
+        (Some(a), Some(b)) => Path::join(
+            Namespace::existing(a)?,
+            Namespace::existing(b)?,
+            &cli.path,
+            cli.mtu,
+        )?,
+        _ => Path::new("link", &cli.path, cli.mtu)?,
     };
     println!(
         "joined {} ({}) and {} ({}), seed {}",
@@ -104,7 +90,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
         VethPair::A_V4,
         path.b.name(),
         VethPair::B_V4,
-        cli.seed
+        cli.path.seed
     );
     std::io::stdout().flush()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -12,14 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use flextcp_nic::port::impair::{ImpairConfig, Impairment, Line};
 use flextcp_nic::port::{Port, TxFrame, TxOffload};
 use flextcp_nic::time::Instant;
 use hdrhistogram::Histogram;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::line::Line;
-use super::record::{Lateness, QueueLength, Record, Records};
-use super::shape::Shape;
+use super::record::{Counters, Lateness, QueueLength, Record, Records};
 
 /// Frames taken from a port before those that are due go out.
 const BUDGET: usize = 64;
@@ -44,8 +43,29 @@ pub enum Direction {
 #[derive(Debug)]
 struct Lane {
     line: Line,
+    delivered: u64,
+    delivered_bytes: u64,
+    oversized: u64,
     late: Histogram<u64>,
     queue: Vec<u32>,
+}
+
+impl Lane {
+    fn counters(&self) -> Counters {
+        let counters = self.line.counters();
+        Counters {
+            frames: counters.frames,
+            lost: counters.lost,
+            overflowed: counters.overflowed,
+            marked: counters.marked,
+            reordered: counters.reordered,
+            duplicated: counters.duplicated,
+            corrupted: counters.corrupted,
+            delivered: self.delivered,
+            delivered_bytes: self.delivered_bytes,
+            oversized: self.oversized,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -82,27 +102,31 @@ impl fmt::Debug for Emulator {
 }
 
 impl Emulator {
-    /// Joins two ports: frames from `a` go to `b` as `to_b` says, and back as `to_a` says.
+    /// Joins two ports: frames from `a` go to `b` as `config.tx` says, and back as `config.rx` says.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
         a: impl Port + 'static,
         b: impl Port + 'static,
-        to_b: Shape,
-        to_a: Shape,
-        seed: u64,
+        config: &ImpairConfig,
     ) -> io::Result<Self> {
-        let lane = |shape, seed| {
+        let lane = |impairment: &Impairment, seed| {
             Ok::<_, io::Error>(Lane {
-                line: Line::new(shape, seed),
+                line: Line::new(impairment.clone(), seed),
+                delivered: 0,
+                delivered_bytes: 0,
+                oversized: 0,
                 late: Histogram::new_with_bounds(1, 60_000_000_000, 2).map_err(io::Error::other)?,
                 queue: Vec::new(),
             })
         };
         let shared = Arc::new(Shared {
             // Far apart, so that the directions have no losses in common.
-            lanes: Mutex::new([lane(to_b, seed)?, lane(to_a, seed ^ 0x5851_f42d_4c95_7f2d)?]),
+            lanes: Mutex::new([
+                lane(&config.tx, config.seed)?,
+                lane(&config.rx, config.seed ^ 0x5851_f42d_4c95_7f2d)?,
+            ]),
             started: std::time::Instant::now(),
             stop: AtomicBool::new(false),
             realtime: AtomicBool::new(false),
@@ -123,11 +147,11 @@ impl Emulator {
     }
 
     /// Changes a direction for frames that come from now on.
-    pub fn reshape(&self, direction: Direction, shape: Shape) {
-        self.shared.lanes()[direction as usize].line.reshape(shape);
+    pub fn set(&self, direction: Direction, impairment: Impairment) {
+        self.shared.lanes()[direction as usize].line.set(impairment);
     }
 
-    /// Bytes that waited for the link, every millisecond from the start; empty without a rate.
+    /// Frames that waited for the link, every millisecond from the start; empty without a rate.
     pub fn queue(&self, direction: Direction) -> Vec<u32> {
         self.shared.lanes()[direction as usize].queue.clone()
     }
@@ -136,7 +160,7 @@ impl Emulator {
     pub fn records(&self) -> Records {
         let lanes = self.shared.lanes();
         let record = |lane: &Lane| Record {
-            counters: lane.line.counters(),
+            counters: lane.counters(),
             queue: QueueLength::of(lane.queue.clone()),
             late: Lateness {
                 p50: lane.late.value_at_quantile(0.5) as f64 / 1e3,
@@ -201,7 +225,7 @@ fn carry(shared: &Shared, mut ports: [Box<dyn Port>; 2]) -> io::Result<()> {
         let now = shared.now();
         while sample_at <= now {
             for lane in &mut *lanes {
-                if lane.line.has_queue() && lane.queue.len() < MAX_SAMPLES {
+                if lane.line.config().rate.is_some() && lane.queue.len() < MAX_SAMPLES {
                     let queued = lane.line.queued(sample_at);
                     lane.queue.push(u32::try_from(queued).unwrap_or(u32::MAX));
                 }
@@ -212,11 +236,10 @@ fn carry(shared: &Shared, mut ports: [Box<dyn Port>; 2]) -> io::Result<()> {
         for (from, lane) in lanes.iter_mut().enumerate() {
             let count = ports[from].receive(now, BUDGET, &mut |frame| {
                 if frame.len() > limits[from] {
-                    lane.line.count_oversized();
-                } else if frame.tail.is_empty() {
-                    lane.line.enter(now, frame.head);
+                    lane.oversized += 1;
                 } else {
-                    lane.line.enter(now, &frame.to_vec());
+                    lane.line
+                        .enter(now, frame.slices(0, usize::MAX), frame.checksum);
                 }
             })?;
             more |= count == BUDGET;
@@ -224,20 +247,24 @@ fn carry(shared: &Shared, mut ports: [Box<dyn Port>; 2]) -> io::Result<()> {
         let mut next = now + LONGEST_SLEEP;
         for (from, lane) in lanes.iter_mut().enumerate() {
             let now = shared.now();
-            let late = &mut lane.late;
             let port = &mut ports[1 - from];
-            lane.line.leave(now, |due, frame| {
-                late.saturating_record(
-                    u64::try_from(now.saturating_since(due).as_nanos()).unwrap_or(u64::MAX),
-                );
-                let frame = TxFrame {
-                    header: frame,
+            while let Some(due) = lane.line.next_due()
+                && let Some(frame) = lane.line.take(now)
+            {
+                lane.delivered += 1;
+                lane.delivered_bytes += frame.bytes.len() as u64;
+                let late = now.saturating_since(due).as_nanos();
+                lane.late
+                    .saturating_record(u64::try_from(late).unwrap_or(u64::MAX));
+                let out = TxFrame {
+                    header: &frame.bytes,
                     payload: [&[], &[]],
                     offload: TxOffload::default(),
                 };
                 // The veth's peer has no room: the frame is lost, as on any link whose receiver is overrun.
-                let _ = port.transmit(now, frame);
-            });
+                let _ = port.transmit(now, out);
+                lane.line.give_back(frame.bytes);
+            }
             port.flush(now)?;
             if let Some(due) = lane.line.next_due() {
                 next = next.min(due);

@@ -4,39 +4,15 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use flextcp_nic::port::impair::ImpairConfig;
 use flextcp_nic::port::packet::PacketPort;
 
-use super::{Emulator, Shape};
+use super::Emulator;
 use crate::netns::{Namespace, VethOptions, VethPair, ip};
 use crate::process::wait_until;
 
 /// The devices' other ends, in the namespace between.
 const INNER: [&str; 2] = ["to-a", "to-b"];
-
-/// A path to be made.
-#[derive(Debug, Clone, Default)]
-pub struct PathConfig {
-    /// From the first end to the second.
-    pub to_b: Shape,
-    /// From the second end to the first.
-    pub to_a: Shape,
-    /// Seed of every random decision.
-    pub seed: u64,
-    /// MTU of the devices, bytes; 0 is 1500.
-    pub mtu: u32,
-}
-
-impl PathConfig {
-    /// The same both ways.
-    pub fn symmetric(shape: &Shape, seed: u64) -> Self {
-        Self {
-            to_b: shape.clone(),
-            to_a: shape.clone(),
-            seed,
-            mtu: 0,
-        }
-    }
-}
 
 /// Two ends with a device `veth0` each, addressed as in [`VethPair`], and the path between.
 #[derive(Debug)]
@@ -54,28 +30,29 @@ impl Path {
     /// Name of the device at both ends.
     pub const DEVICE: &str = VethPair::DEVICE;
 
-    /// Makes two namespaces and joins them.
+    /// Makes two namespaces and joins them with devices of this MTU: `config.tx` is the way to the second one,
+    /// `config.rx` the way back.
     ///
     /// # Errors
     /// When iproute2 or ethtool is missing or refuses, or the devices stay down.
-    pub fn new(tag: &str, config: &PathConfig) -> io::Result<Self> {
+    pub fn new(tag: &str, config: &ImpairConfig, mtu: u32) -> io::Result<Self> {
         let a = Namespace::new(&format!("{tag}-a"))?;
         let b = Namespace::new(&format!("{tag}-b"))?;
-        Self::join(a, b, config)
+        Self::join(a, b, config, mtu)
     }
 
     /// Joins two namespaces that have no device called `veth0` yet.
     ///
     /// # Errors
     /// As [`Path::new`].
-    pub fn join(a: Namespace, b: Namespace, config: &PathConfig) -> io::Result<Self> {
+    pub fn join(a: Namespace, b: Namespace, config: &ImpairConfig, mtu: u32) -> io::Result<Self> {
         let middle = Namespace::new("path")?;
         // No router advertisement, no duplicate address detection: nothing but the ends' own frames.
         for when in ["all", "default"] {
             middle.sysctl(&format!("net/ipv6/conf/{when}/disable_ipv6"), "1")?;
         }
         let options = VethOptions {
-            mtu: if config.mtu == 0 { 1500 } else { config.mtu },
+            mtu,
             // The path has to see what a wire would carry: packets of the MTU with complete checksums.
             segmentation: false,
             checksum: false,
@@ -125,9 +102,8 @@ impl Path {
                 format!("cannot open the path's middle: {error}"),
             )
         })?;
-        let (to_b, to_a) = (config.to_b.clone(), config.to_a.clone());
         Ok(Self {
-            emulator: Emulator::start(port_a, port_b, to_b, to_a, config.seed)?,
+            emulator: Emulator::start(port_a, port_b, config)?,
             a,
             b,
             _middle: middle,

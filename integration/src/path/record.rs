@@ -9,12 +9,8 @@ use serde::Serialize;
 pub struct Counters {
     /// Frames that came in.
     pub frames: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Frames lost by chance, one by one.
+    /// Frames lost by chance, alone or in a burst.
     pub lost: u64,
-    /// Frames lost in runs.
-    pub burst_lost: u64,
     /// Frames dropped because the queue was full.
     pub overflowed: u64,
     /// Packets marked congestion experienced.
@@ -23,15 +19,17 @@ pub struct Counters {
     pub reordered: u64,
     /// Frames that came twice.
     pub duplicated: u64,
+    /// Frames with a flipped bit.
+    pub corrupted: u64,
     /// Frames that came out, copies too.
     pub delivered: u64,
     /// Their bytes.
     pub delivered_bytes: u64,
-    /// Frames longer than the link's MTU: segmentation offload was left on.
+    /// Frames longer than the link's MTU, dropped: segmentation offload was left on.
     pub oversized: u64,
 }
 
-/// How long the queue was, sampled once a millisecond, bytes.
+/// How long the queue was, sampled once a millisecond, frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct QueueLength {
     /// Mean.
@@ -104,9 +102,7 @@ impl fmt::Display for Records {
         let (b, a) = (&self.to_b, &self.to_a);
         let mut line = |name: &str, b: u64, a: u64| writeln!(f, "{name:<24}{b:>14}{a:>14}");
         line("frames in", b.counters.frames, a.counters.frames)?;
-        line("bytes in", b.counters.bytes, a.counters.bytes)?;
         line("lost", b.counters.lost, a.counters.lost)?;
-        line("lost in runs", b.counters.burst_lost, a.counters.burst_lost)?;
         line(
             "dropped, queue full",
             b.counters.overflowed,
@@ -115,15 +111,16 @@ impl fmt::Display for Records {
         line("marked", b.counters.marked, a.counters.marked)?;
         line("held back", b.counters.reordered, a.counters.reordered)?;
         line("doubled", b.counters.duplicated, a.counters.duplicated)?;
+        line("corrupted", b.counters.corrupted, a.counters.corrupted)?;
         line("frames out", b.counters.delivered, a.counters.delivered)?;
         line(
             "bytes out",
             b.counters.delivered_bytes,
             a.counters.delivered_bytes,
         )?;
-        line("queue p50, bytes", b.queue.p50, a.queue.p50)?;
-        line("queue p95, bytes", b.queue.p95, a.queue.p95)?;
-        line("queue max, bytes", b.queue.max, a.queue.max)?;
+        line("queue p50, frames", b.queue.p50, a.queue.p50)?;
+        line("queue p95, frames", b.queue.p95, a.queue.p95)?;
+        line("queue max, frames", b.queue.max, a.queue.max)?;
         let mut line = |name: &str, b: f64, a: f64| writeln!(f, "{name:<24}{b:>14.1}{a:>14.1}");
         line("late p50, µs", b.late.p50, a.late.p50)?;
         line("late p99, µs", b.late.p99, a.late.p99)?;

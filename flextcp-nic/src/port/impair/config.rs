@@ -33,6 +33,8 @@ pub struct Impairment {
     pub rate: Option<u64>,
     /// Frames that wait for the link before more are dropped.
     pub queue: usize,
+    /// Bytes that wait for the link before more frames are dropped; no bound of its own without.
+    pub queue_bytes: Option<u64>,
     /// Frames that wait for the link from which on ECN-capable packets are marked.
     pub ecn: Option<usize>,
 }
@@ -53,6 +55,7 @@ impl Default for Impairment {
             jitter: Duration::ZERO,
             rate: None,
             queue: 1000,
+            queue_bytes: None,
             ecn: None,
         }
     }
@@ -78,7 +81,7 @@ impl Impairment {
 /// Impairments of both directions of a port, reproducible from the seed.
 ///
 /// Written as `loss=0.01,reorder=1%,dup=0.005,corrupt=0.005,delay=1ms,seed=7`. Keys: `loss`, `burst`, `burst-len`,
-/// `reorder`, `gap`, `hold`, `dup`, `corrupt`, `delay`, `jitter`, `rate` (`100mbit`), `queue`, `ecn`, `seed`. A key holds for both directions, or
+/// `reorder`, `gap`, `hold`, `dup`, `corrupt`, `delay`, `jitter`, `rate` (`100mbit`), `queue`, `queue-bytes`, `ecn`, `seed`. A key holds for both directions, or
 /// for one with `tx.` or `rx.` before it; later ones override earlier ones. The empty text is no impairment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImpairConfig {
@@ -111,10 +114,11 @@ const PROBABILITY: &str =
     "give a probability from 0 to 1, or a percentage, as in loss=0.01 or loss=1%";
 const DURATION: &str = "give a number with a unit of ns, us, ms or s, as in delay=1ms";
 const COUNT: &str = "give a whole number of frames, as in queue=1000";
+const BYTES: &str = "give a whole number of bytes, as in queue-bytes=250000";
 const RATE: &str = "give bits per second, as in rate=100mbit (kbit, mbit, gbit; not zero)";
 const SEED: &str = "give a whole number, as in seed=7";
 const BURST: &str = "give a whole number of frames, at least 1, as in burst-len=4";
-const KEYS: &str = "the keys are loss, burst, burst-len, reorder, gap, hold, dup, corrupt, delay, jitter, rate, queue and ecn, after tx. or rx. for one direction, and seed";
+const KEYS: &str = "the keys are loss, burst, burst-len, reorder, gap, hold, dup, corrupt, delay, jitter, rate, queue, queue-bytes and ecn, after tx. or rx. for one direction, and seed";
 const PAIR: &str = "write key=value, with commas between";
 const ECN: &str = "only a link with a rate has a queue to mark for; set rate too";
 
@@ -184,6 +188,7 @@ impl Impairment {
             "jitter" => self.jitter = duration(value)?,
             "rate" => self.rate = Some(rate(value)?),
             "queue" => self.queue = value.parse().map_err(|_| COUNT)?,
+            "queue-bytes" => self.queue_bytes = Some(value.parse().map_err(|_| BYTES)?),
             "ecn" => self.ecn = Some(value.parse().map_err(|_| COUNT)?),
             _ => return Err(KEYS),
         }

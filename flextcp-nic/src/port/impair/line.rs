@@ -86,8 +86,9 @@ pub struct Line {
     waiting: BTreeMap<Place, Waiting>,
     /// Held back frames, and how many more must pass.
     held: Vec<(Place, u32)>,
-    /// When each frame that waits for the link leaves it.
-    departures: VecDeque<Instant>,
+    /// When each frame that waits for the link leaves it, and its length.
+    departures: VecDeque<(Instant, u64)>,
+    queued_bytes: u64,
     entered: u64,
     spare: Vec<Vec<u8>>,
     counters: ImpairCounters,
@@ -110,6 +111,7 @@ impl Line {
             waiting: BTreeMap::new(),
             held: Vec::new(),
             departures: VecDeque::new(),
+            queued_bytes: 0,
             entered: 0,
             spare: Vec::new(),
             counters: ImpairCounters::default(),
@@ -143,7 +145,7 @@ impl Line {
 
     /// Frames that wait for a link with a rate.
     pub fn queued(&self, now: Instant) -> usize {
-        let gone = self.departures.partition_point(|&at| at <= now);
+        let gone = self.departures.partition_point(|&(at, _)| at <= now);
         self.departures.len() - gone
     }
 
@@ -223,24 +225,29 @@ impl Line {
         let Some(rate) = self.config.rate else {
             return Some(now);
         };
-        while self
-            .departures
-            .front()
-            .is_some_and(|&departure| departure <= now)
+        while let Some(&(at, len)) = self.departures.front()
+            && at <= now
         {
             self.departures.pop_front();
+            self.queued_bytes -= len;
         }
         let queued = self.departures.len();
-        if queued >= self.config.queue {
+        let len = bytes.len() as u64;
+        let over = |limit| self.queued_bytes + len > limit;
+        if queued >= self.config.queue || self.config.queue_bytes.is_some_and(over) {
             return None;
         }
         if self.config.ecn.is_some_and(|threshold| queued >= threshold) && mark_congestion(bytes) {
             self.counters.marked += 1;
         }
-        let free = self.departures.back().map_or(now, |&last| last.max(now));
-        let nanos = u128::from(bytes.len() as u64) * 8_000_000_000 / u128::from(rate);
+        let free = self
+            .departures
+            .back()
+            .map_or(now, |&(last, _)| last.max(now));
+        let nanos = u128::from(len) * 8_000_000_000 / u128::from(rate);
         let departure = free + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.departures.push_back(departure);
+        self.departures.push_back((departure, len));
+        self.queued_bytes += len;
         Some(departure)
     }
 

@@ -301,6 +301,22 @@ fn delay_and_rate_take_their_time() {
 }
 
 #[test]
+fn a_queue_may_be_bounded_in_bytes() {
+    // 100 bytes take a millisecond.
+    let text = "tx.rate=800kbit,tx.queue-bytes=250";
+    let mut line = Line::new(text.parse::<ImpairConfig>().unwrap().tx, 1);
+    let mut send = |now| {
+        line.enter(now, [&[0; 100][..]].into_iter(), RxChecksum::Trusted);
+        line.counters().overflowed
+    };
+    assert_eq!(send(Instant::ZERO), 0);
+    assert_eq!(send(Instant::ZERO), 0);
+    assert_eq!(send(Instant::ZERO), 1);
+    assert_eq!(send(Instant::from_millis(1)), 1);
+    assert_eq!(send(Instant::from_millis(1)), 2);
+}
+
+#[test]
 fn a_full_queue_drops_its_tail_and_marks_before() {
     let text = "tx.rate=800mbit,tx.queue=10,tx.ecn=4";
     for (tos, marked) in [(2, 6), (0, 0)] {
@@ -418,7 +434,7 @@ fn frames_that_the_port_below_cannot_take_yet_stay() {
 #[test]
 fn settings_are_read() {
     let config: ImpairConfig =
-        "loss=0.01, reorder=2%,dup=0.005,tx.corrupt=0.25,delay=1.5ms,rx.delay=20us,rate=10mbit,queue=50,ecn=20,gap=5,hold=1s,burst=0.5%,burst-len=3,jitter=2ms,seed=7"
+        "loss=0.01, reorder=2%,dup=0.005,tx.corrupt=0.25,delay=1.5ms,rx.delay=20us,rate=10mbit,queue=50,queue-bytes=9000,ecn=20,gap=5,hold=1s,burst=0.5%,burst-len=3,jitter=2ms,seed=7"
             .parse()
             .unwrap();
     let both = Impairment {
@@ -434,6 +450,7 @@ fn settings_are_read() {
         jitter: Duration::from_millis(2),
         rate: Some(10_000_000),
         queue: 50,
+        queue_bytes: Some(9000),
         ecn: Some(20),
     };
     let tx = Impairment {
@@ -457,6 +474,12 @@ fn wrong_settings_name_key_value_and_fix() {
         ("delay=5", "`delay`", "\"5\"", "delay=1ms"),
         ("hold=xs", "`hold`", "\"xs\"", "unit"),
         ("rate=0", "`rate`", "\"0\"", "rate=100mbit"),
+        (
+            "queue-bytes=9kB",
+            "`queue-bytes`",
+            "\"9kB\"",
+            "queue-bytes=250000",
+        ),
         ("queue=many", "`queue`", "\"many\"", "queue=1000"),
         ("burst-len=0", "`burst-len`", "\"0\"", "at least 1"),
         ("seed=x", "`seed`", "\"x\"", "seed=7"),

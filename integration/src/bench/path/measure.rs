@@ -4,10 +4,11 @@ use std::io;
 use std::path::Path as File;
 use std::time::Duration;
 
+use flextcp_nic::port::impair::ImpairConfig;
+
 use super::report::{Check, Report, Row};
 use super::run::{Flow, Run, Transfer, run};
-use super::{CAPACITY, Cell, DCTCP_THRESHOLD, FRAME, Pair, RATE, cells, dctcp, sharing};
-use crate::path::PathConfig;
+use super::{CAPACITY, Cell, DCTCP_THRESHOLD, Pair, RATE, cells, dctcp, sharing};
 use crate::stack::StackKind;
 
 const SEED: u64 = 1;
@@ -64,7 +65,7 @@ impl Bench<'_> {
     fn measure(
         &self,
         name: &str,
-        config: &PathConfig,
+        config: &ImpairConfig,
         flows: &[Flow],
         length: Duration,
     ) -> io::Result<Run> {
@@ -138,7 +139,7 @@ impl Bench<'_> {
 
     fn dctcp(&self) -> io::Result<[Check; 2]> {
         let length = Duration::from_secs(if self.quick { 3 } else { 10 });
-        let threshold = DCTCP_THRESHOLD as f64 * FRAME;
+        let threshold = DCTCP_THRESHOLD as f64;
         let (mut queues, mut busy) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             let flow = Flow {

@@ -6,11 +6,11 @@ use std::path::{Path as File, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use flextcp_nic::port::impair::ImpairConfig;
 use serde::Serialize;
 
-use crate::path::emulator::Direction;
 use crate::path::record::Records;
-use crate::path::{Path, PathConfig};
+use crate::path::{Direction, Path};
 use crate::peer::Outcome;
 use crate::process::Process;
 use crate::stack::StackKind;
@@ -49,7 +49,7 @@ pub struct Run {
     pub transfers: Vec<Transfer>,
     /// What the path did.
     pub records: Records,
-    /// The bottleneck's queue, bytes, every millisecond.
+    /// The bottleneck's queue, frames, every millisecond.
     pub queue: Vec<u32>,
 }
 
@@ -59,11 +59,11 @@ pub struct Run {
 /// When the namespaces cannot be made, or a peer fails or hangs.
 pub fn run(
     program: &File,
-    config: &PathConfig,
+    config: &ImpairConfig,
     flows: &[Flow],
     length: Duration,
 ) -> io::Result<Run> {
-    let path = Path::new("bench", config)?;
+    let path = Path::new("bench", config, 1500)?;
     let scratch = tempfile::tempdir()?;
     let stats: Vec<PathBuf> = (0..flows.len())
         .map(|flow| scratch.path().join(format!("stats-{flow}")))
