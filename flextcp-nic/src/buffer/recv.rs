@@ -11,13 +11,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::memory::Memory;
-use super::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use super::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use super::{OutOfBuffers, Pool};
 
 struct Shared {
     head: AtomicU64,
     read: AtomicU64,
     tail: AtomicU64,
+    /// Bytes of memory, for the reader to know without the lock.
+    capacity: AtomicU32,
     reader_gone: AtomicBool,
     state: Mutex<State>,
 }
@@ -39,6 +41,8 @@ impl Shared {
     }
 
     fn replace(&self, state: &mut State, memory: Option<Arc<Memory>>) {
+        let capacity = memory.as_ref().map_or(0, |memory| memory.capacity());
+        self.capacity.store(capacity, Ordering::Relaxed);
         state.memory = memory;
         state.epoch += 1;
         state.pinned.clear();
@@ -52,6 +56,7 @@ pub fn recv_ring(pool: &Arc<Pool>) -> (RecvWriter, RecvReader) {
         head: AtomicU64::new(0),
         read: AtomicU64::new(0),
         tail: AtomicU64::new(0),
+        capacity: AtomicU32::new(0),
         reader_gone: AtomicBool::new(false),
         state: Mutex::new(State {
             memory: None,
@@ -217,6 +222,11 @@ impl RecvReader {
             .tail
             .load(Ordering::Acquire)
             .saturating_sub(read) as usize
+    }
+
+    /// Bytes of memory attached, 0 when detached.
+    pub fn capacity(&self) -> u32 {
+        self.shared.capacity.load(Ordering::Relaxed)
     }
 
     /// Whether there is nothing to read.

@@ -23,9 +23,11 @@ const ORPHANED: u32 = 1 << 3;
 /// Somebody is to be told of arrivals, besides the tasks that wait.
 const OBSERVED: u32 = 1 << 4;
 
-/// Freed bytes worth a window update, until the core says otherwise: one full segment. It must not exceed the
-/// smallest receive ring.
-const DEFAULT_FREED_THRESHOLD: u32 = 1448;
+/// Freed bytes worth a doorbell when nothing is left to read and the application may wait for the peer, which may wait
+/// for the window: one full segment, and less than the smallest receive ring.
+const FREED_SEGMENT: u32 = 1448;
+/// While there is more to read, freed bytes are worth one by this part of the ring.
+const FREED_PART: u32 = 4;
 
 /// An error as it will be returned, once.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +55,6 @@ pub(super) struct Shared {
     doorbell_pending: AtomicBool,
     offloaded: AtomicBool,
     freed: AtomicU32,
-    freed_threshold: AtomicU32,
     error: Mutex<Option<PendingError>>,
     options: Mutex<SocketOptions>,
     observer: Mutex<Option<Waker>>,
@@ -82,7 +83,6 @@ impl Shared {
             doorbell_pending: AtomicBool::new(false),
             offloaded: AtomicBool::new(false),
             freed: AtomicU32::new(0),
-            freed_threshold: AtomicU32::new(DEFAULT_FREED_THRESHOLD),
             error: Mutex::new(None),
             options: Mutex::new(options),
             observer: Mutex::new(None),
@@ -151,7 +151,11 @@ impl Shared {
         }
         let n = u32::try_from(n).unwrap_or(u32::MAX);
         let freed = self.freed.fetch_add(n, Ordering::AcqRel).saturating_add(n);
-        if freed >= self.freed_threshold.load(Ordering::Relaxed) {
+        let part = self.app.recv.capacity() / FREED_PART;
+        // The application that stops reading with bytes left does not wait for the peer. When it has read all, what the
+        // core does not know of is less than a segment.
+        if freed >= part.max(FREED_SEGMENT) || (freed >= FREED_SEGMENT && self.app.recv.is_empty())
+        {
             self.ring_doorbell();
         }
     }
@@ -303,14 +307,6 @@ impl StreamHandle {
     pub fn take_doorbell(&self) -> bool {
         self.shared.freed.store(0, Ordering::Release);
         self.shared.doorbell_pending.swap(false, Ordering::AcqRel)
-    }
-
-    /// How many freed bytes of the receive ring are worth a doorbell: the smaller of half the ring and two
-    /// segments; 1 while the window is shut. Must not exceed the ring.
-    pub fn set_freed_threshold(&self, bytes: u32) {
-        self.shared
-            .freed_threshold
-            .store(bytes.max(1), Ordering::Relaxed);
     }
 
     /// Whether the application dropped its stream: nobody reads or waits any more.

@@ -221,22 +221,68 @@ fn a_doorbell_rings_once_until_it_is_taken() {
 }
 
 #[test]
-fn freed_space_rings_at_the_threshold_also_from_a_chunk() {
+fn freed_space_rings_by_a_part_of_the_ring_or_when_all_is_read() {
     let (stream, mut peer) = connected();
-    peer.handle.set_freed_threshold(100);
-    peer.deliver(&[1; 300]);
-    let mut buf = [0; 99];
-    assert_eq!(stream.try_read(&mut buf).unwrap(), 99);
-    assert_eq!(peer.core.doorbells.load(Ordering::SeqCst), 0);
+    peer.recv.resize(64 << 10, 0).unwrap();
+    peer.deliver(&[1; 40_000]);
+    let doorbells = |peer: &Peer| peer.core.doorbells.load(Ordering::SeqCst);
+    let mut buf = [0; 16 << 10];
+    assert_eq!(stream.try_read(&mut buf[..16_383]).unwrap(), 16_383);
+    assert_eq!(doorbells(&peer), 0, "a quarter less a byte");
     assert_eq!(stream.try_read(&mut buf[..1]).unwrap(), 1);
-    assert_eq!(peer.core.doorbells.load(Ordering::SeqCst), 1);
+    assert_eq!(doorbells(&peer), 1);
     assert!(peer.handle.take_doorbell());
-    let chunk = stream.try_read_chunk(usize::MAX).unwrap();
-    assert_eq!(chunk, vec![1; 200]);
-    assert_eq!(peer.core.doorbells.load(Ordering::SeqCst), 1);
+
+    // A chunk frees when it is dropped.
+    let chunk = stream.try_read_chunk(20_000).unwrap();
+    assert_eq!(chunk.len(), 20_000);
+    assert_eq!(doorbells(&peer), 1);
     drop(chunk);
-    assert_eq!(peer.core.doorbells.load(Ordering::SeqCst), 2);
-    assert_eq!(peer.recv.free(), LIMIT);
+    assert_eq!(doorbells(&peer), 2);
+    assert!(peer.handle.take_doorbell());
+
+    // Read to the end, it is a segment that counts: the peer may wait for the window.
+    let rest = 40_000 - 16_384 - 20_000;
+    assert_eq!(stream.try_read(&mut buf[..rest - 1]).unwrap(), rest - 1);
+    assert_eq!(doorbells(&peer), 2);
+    assert_eq!(stream.try_read(&mut buf).unwrap(), 1);
+    assert_eq!(doorbells(&peer), 3);
+    assert!(peer.handle.take_doorbell());
+    assert_eq!(peer.recv.free(), 64 << 10);
+    peer.deliver(&[1; 1447]);
+    assert_eq!(stream.try_read(&mut buf).unwrap(), 1447);
+    assert_eq!(doorbells(&peer), 3, "less than a segment waits for more");
+    peer.deliver(&[1; 1]);
+    assert_eq!(stream.try_read(&mut buf).unwrap(), 1);
+    assert_eq!(doorbells(&peer), 4);
+}
+
+/// However the application reads, once it has read all, the core was told of all but a segment.
+#[test]
+fn no_reader_that_waits_keeps_space_to_itself() {
+    let (stream, mut peer) = connected();
+    let mut seed = 0x9e37_79b9_u32;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        1 + (seed >> 8) as usize % below
+    };
+    let mut told = LIMIT;
+    for _ in 0..10_000 {
+        // No more than the window that the core can offer.
+        let n = next(told as usize);
+        peer.deliver(&vec![7; n]);
+        told -= n as u32;
+        let mut left = n;
+        while left > 0 {
+            left -= stream.try_read(&mut vec![0; next(2000)]).unwrap();
+            if peer.core.doorbells.swap(0, Ordering::SeqCst) > 0 {
+                assert!(peer.handle.take_doorbell());
+                told = peer.recv.free();
+            }
+        }
+        let free = peer.recv.free();
+        assert!(free - told < 1448, "{} bytes untold", free - told);
+    }
 }
 
 #[test]
