@@ -21,6 +21,9 @@
 //! does not see (but [`TcpStreamExt::is_offloaded`] tells): a connection on the NIC, or a kernel socket where the
 //! way to the peer is not accelerated.
 //!
+//! Beyond tokio's surface there are [`TcpStreamExt`] (offload, zero-copy reads and writes, more options) and [`PerCore`]
+//! (a thread, a queue and a listener per core).
+//!
 //! # Where it differs
 //! - The descriptor of `AsFd` is a *shadow socket* for a connection on the NIC: options set through it take
 //!   effect with the next operation on the stream, received bytes can be read and peeked at through it, best within
@@ -38,10 +41,12 @@
 pub use tokio::net::*;
 
 mod ext;
+mod per_core;
 mod sockopt;
 mod support;
 
 pub use ext::{ChunkReader, KeepAlive, TcpInfo, TcpStreamExt};
+pub use per_core::PerCore;
 #[cfg(feature = "hyper-util")]
 pub use support::hyper_util::FlexConnector;
 #[cfg(feature = "tokio-stream")]

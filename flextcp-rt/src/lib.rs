@@ -15,4 +15,4 @@ pub mod socket;
 mod stack;
 pub mod tcp;
 
-pub use stack::{Connection, Host, Listener};
+pub use stack::{Connection, Host, Listener, Shard};

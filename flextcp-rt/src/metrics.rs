@@ -47,6 +47,8 @@ pub struct NicStats {
     pub queues: u32,
     /// Names of the ports, in order, each once.
     pub interfaces: Vec<String>,
+    /// Frames that each open queue received.
+    pub queue_frames_in: Vec<u64>,
     /// Why there is no NIC, or why an interface is not accelerated.
     pub fallback: Vec<String>,
 }
@@ -57,6 +59,7 @@ impl Default for NicStats {
             kind: "kernel".to_owned(),
             queues: 0,
             interfaces: Vec::new(),
+            queue_frames_in: Vec::new(),
             fallback: Vec::new(),
         }
     }
@@ -241,6 +244,8 @@ pub struct ReactorCounters {
     pub sleeps: u64,
     /// Turns that the guard thread ran because a runtime did not.
     pub guard_turns: u64,
+    /// Frames given to the core of another queue, where their connection lives.
+    pub handed_over: u64,
 }
 
 impl Stats {
@@ -267,6 +272,7 @@ impl Stats {
             capabilities.kind.clone_into(&mut self.nic.kind);
         }
         self.nic.queues += 1;
+        self.nic.queue_frames_in.push(counters.port.rx_frames);
         if !self.nic.interfaces.contains(&capabilities.port.name) {
             self.nic.interfaces.push(capabilities.port.name.clone());
         }
@@ -329,6 +335,7 @@ impl Stats {
         self.reactor.idle_turns += counters.idle_turns;
         self.reactor.sleeps += counters.sleeps;
         self.reactor.guard_turns += counters.guard_turns;
+        self.reactor.handed_over += counters.handed_over;
     }
 
     /// Adds a pool of app buffers.

@@ -9,6 +9,7 @@
 //! | `follower` | changes of addresses, routes and neighbours |
 //! | `handover` | connections that become kernel sockets |
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
+//! | `shard` | a thread's share of the queues |
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
 mod connect;
@@ -17,12 +18,13 @@ mod follower;
 mod handover;
 mod interfaces;
 mod listen;
+mod shard;
 mod tap;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use flextcp_nic::buffer::Pool;
@@ -37,6 +39,7 @@ use crate::socket::Stream;
 
 use interfaces::Interfaces;
 pub use listen::Listener;
+pub use shard::Shard;
 
 /// A connection, on whichever side carries it.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub struct Host {
     interfaces: Mutex<Interfaces>,
     listening: Mutex<Vec<Arc<listen::Listening>>>,
     kernel_opened: AtomicU64,
+    /// Outgoing connections, counted to spread them over queues.
+    connects: AtomicUsize,
 }
 
 static CURRENT: OnceLock<Result<Arc<Host>, ConfigError>> = OnceLock::new();
@@ -109,6 +114,7 @@ impl Host {
             interfaces: Mutex::new(Interfaces::default()),
             listening: Mutex::new(Vec::new()),
             kernel_opened: AtomicU64::new(0),
+            connects: AtomicUsize::new(0),
             kernel: Mutex::new(kernel),
             pool,
             clock,

@@ -20,6 +20,7 @@ mod conn;
 mod counters;
 mod delivery;
 mod demux;
+mod directory;
 mod export;
 mod handover;
 mod handshake;
@@ -46,11 +47,11 @@ mod tests;
 mod time_wait;
 mod timer;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flextcp_nic::buffer::Pool;
-use flextcp_nic::flow::{FlowId, FlowTuple};
+use flextcp_nic::flow::FlowId;
 use flextcp_nic::nic::Limits;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::SegmentRepr;
@@ -58,13 +59,14 @@ use slab::Slab;
 
 pub use api::{AppBuffers, CommandError, ConnError, ConnId, Event, Link, ListenerId, Transmit};
 pub use config::EngineConfig;
+pub use directory::Directory;
 pub use export::Exported;
 pub use info::TcpInfo;
 pub use state::State;
 
 use challenge::Challenges;
 use conn::{Conn, Context, Owner};
-use demux::Entry;
+use directory::Tuples;
 use isn::Secret;
 use listener::{HalfOpen, Listeners};
 use table::ConnTable;
@@ -82,7 +84,7 @@ pub struct Engine {
     pool: Arc<Pool>,
     offload: Offload,
     conns: ConnTable,
-    tuples: HashMap<FlowTuple, Entry>,
+    tuples: Tuples,
     listeners: Listeners,
     half_open: Slab<HalfOpen>,
     /// Numbers half-open connections by age.
@@ -116,7 +118,7 @@ impl Engine {
             config,
             pool,
             conns: ConnTable::default(),
-            tuples: HashMap::new(),
+            tuples: Tuples::default(),
             listeners: Listeners::default(),
             half_open: Slab::new(),
             serial: 0,

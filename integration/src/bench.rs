@@ -171,11 +171,13 @@ const VETH: Place = Place::Veth(VethOptions {
     mtu: 1500,
     segmentation: true,
     checksum: true,
+    queues: 1,
 });
 const VETH_NO_SEGMENTATION: Place = Place::Veth(VethOptions {
     mtu: 1500,
     segmentation: false,
     checksum: true,
+    queues: 1,
 });
 
 /// The cases of a suite.

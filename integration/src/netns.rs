@@ -245,6 +245,8 @@ pub struct VethOptions {
     pub segmentation: bool,
     /// Whether the ends leave checksums to the "hardware", as veth does by default.
     pub checksum: bool,
+    /// Transmit and receive queues of each end.
+    pub queues: u32,
 }
 
 impl Default for VethOptions {
@@ -253,6 +255,7 @@ impl Default for VethOptions {
             mtu: 1500,
             segmentation: true,
             checksum: true,
+            queues: 1,
         }
     }
 }
@@ -285,21 +288,14 @@ impl VethPair {
     pub fn new(tag: &str, options: VethOptions) -> io::Result<Self> {
         let a = Namespace::new(&format!("{tag}-a"))?;
         let b = Namespace::new(&format!("{tag}-b"))?;
-        ip([
-            "link",
-            "add",
-            "name",
-            Self::DEVICE,
-            "netns",
-            &a.name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            Self::DEVICE,
-            "netns",
-            &b.name,
-        ])?;
+        let queues = options.queues.to_string();
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
+        let mut add = vec!["link", "add", "name", Self::DEVICE, "netns", &a.name];
+        add.extend(queues);
+        add.extend(["type", "veth", "peer", "name", Self::DEVICE]);
+        add.extend(["netns", &b.name]);
+        add.extend(queues);
+        ip(add)?;
         for (end, v4, v6) in [(&a, Self::A_V4, Self::A_V6), (&b, Self::B_V4, Self::B_V6)] {
             end.set_up(Self::DEVICE, v4, v6, options)?;
         }

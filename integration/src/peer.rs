@@ -34,6 +34,9 @@ pub struct Serve {
     /// Address to listen on
     #[arg(long)]
     pub listen: SocketAddr,
+    /// Serve with one thread per core
+    #[arg(long)]
+    pub per_core: bool,
     /// Core to stay on
     #[arg(long)]
     pub cpu: Option<usize>,
@@ -133,6 +136,11 @@ pub fn run(part: &Part) -> io::Result<()> {
         let mut set = rustix::thread::CpuSet::new();
         set.set(cpu);
         rustix::thread::sched_setaffinity(None, &set)?;
+    }
+    if let Part::Serve(args) = part
+        && args.per_core
+    {
+        return serve::run_per_core(args);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -57,6 +57,14 @@ impl Stats {
         self.at(path).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// The counters in the list at `path`, such as `nic.queue_frames_in`; none when there is no list.
+    pub fn counts(&self, path: &str) -> Vec<u64> {
+        let list = self.at(path).and_then(Value::as_array);
+        list.map_or_else(Vec::new, |list| {
+            list.iter().filter_map(Value::as_u64).collect()
+        })
+    }
+
     /// The text at `path`, such as `nic.kind`; empty when there is none.
     pub fn text(&self, path: &str) -> &str {
         self.at(path).and_then(Value::as_str).unwrap_or_default()

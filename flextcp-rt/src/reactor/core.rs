@@ -27,7 +27,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_queue::SegQueue;
 use flextcp_nic::flow::Token;
@@ -47,6 +47,7 @@ use request::Request;
 use super::clock::Clock;
 use super::driver::DriverShared;
 use super::guard::Guard;
+use super::siblings::Siblings;
 use crate::metrics::{EngineCounters, ReactorCounters};
 use crate::socket::{RuntimeHandle, StreamHandle, Wakers};
 use crate::tcp::{ConnId, Engine, ListenerId};
@@ -59,6 +60,9 @@ pub(crate) struct Core {
     clock: Clock,
     guard: Arc<Guard>,
     inner: Mutex<Inner>,
+    /// The runtimes that use it; never held while `inner` is waited for, so that any core may wake any other.
+    drivers: Mutex<Vec<(tokio::runtime::Id, Arc<DriverShared>)>>,
+    siblings: OnceLock<Siblings>,
     requests: SegQueue<Request>,
     turns: AtomicU64,
     busy_turns: AtomicU64,
@@ -77,7 +81,6 @@ struct Inner {
     streams: Streams,
     connecting: HashMap<Token, Connecting, TokenHash>,
     listeners: HashMap<ListenerId, ListenerEntry>,
-    drivers: Vec<(tokio::runtime::Id, Arc<DriverShared>)>,
 }
 
 /// A stream of this core and what must live as long as it.
@@ -108,8 +111,9 @@ impl Core {
                 streams: Streams::default(),
                 connecting: HashMap::default(),
                 listeners: HashMap::new(),
-                drivers: Vec::new(),
             }),
+            drivers: Mutex::default(),
+            siblings: OnceLock::new(),
             requests: SegQueue::new(),
             turns: AtomicU64::new(0),
             busy_turns: AtomicU64::new(0),
@@ -164,6 +168,7 @@ impl Core {
             idle_turns: self.turns().saturating_sub(busy_turns),
             sleeps: self.sleeps.load(Ordering::Relaxed),
             guard_turns: self.guard_turns.load(Ordering::Relaxed),
+            handed_over: self.siblings.get().map_or(0, Siblings::handed_over),
         }
     }
 
@@ -218,10 +223,32 @@ impl Core {
 
     /// Whether a live driver is awake, and whether there is one at all.
     pub(crate) fn driver_state(&self) -> (bool, bool) {
-        let inner = self.lock();
-        let running = inner.drivers.iter().any(|(_, driver)| driver.is_running());
-        let live = inner.drivers.iter().any(|(_, driver)| !driver.is_gone());
+        let drivers = self.drivers();
+        let running = drivers.iter().any(|(_, driver)| driver.is_running());
+        let live = drivers.iter().any(|(_, driver)| !driver.is_gone());
         (running, live)
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, Vec<(tokio::runtime::Id, Arc<DriverShared>)>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has somebody turn it soon. Takes no lock that a turn holds.
+    pub(crate) fn poke(&self) {
+        self.requests.push(Request::Turn);
+        let driver = self.drivers().first().map(|(_, driver)| driver.clone());
+        match driver {
+            Some(driver) => driver.wake(),
+            None => self.guard.watch(),
+        }
+    }
+
+    /// Makes it one of several cores of an interface, before it serves.
+    pub(crate) fn join(&self, siblings: Siblings) {
+        let (directory, queue) = siblings.directory();
+        self.lock().engine.join(directory, queue);
+        let first = self.siblings.set(siblings).is_ok();
+        debug_assert!(first, "a core joins once");
     }
 }
 
@@ -238,8 +265,7 @@ impl Core {
         let runtime = tokio::runtime::Handle::current();
         let id = runtime.id();
         if let Some((_, driver)) = self
-            .lock()
-            .drivers
+            .drivers()
             .iter()
             .find(|(of, driver)| *of == id && !driver.is_gone())
         {
@@ -247,19 +273,19 @@ impl Core {
         }
         let shared = DriverShared::new(self.clone(), RuntimeHandle::of(&runtime));
         let task = super::driver::Driver::new(shared.clone(), spin_max)?;
-        let mut inner = self.lock();
-        if let Some((_, driver)) = inner
-            .drivers
+        let mut drivers = self.drivers();
+        if let Some((_, driver)) = drivers
             .iter()
             .find(|(of, driver)| *of == id && !driver.is_gone())
         {
             let driver = driver.clone();
-            drop(inner);
+            // Before the task, whose end takes this lock.
+            drop(drivers);
             return Ok(driver);
         }
-        inner.drivers.retain(|(_, driver)| !driver.is_gone());
-        inner.drivers.push((id, shared.clone()));
-        drop(inner);
+        drivers.retain(|(_, driver)| !driver.is_gone());
+        drivers.push((id, shared.clone()));
+        drop(drivers);
         runtime.spawn(tokio::task::unconstrained(task));
         Ok(shared)
     }
@@ -267,11 +293,8 @@ impl Core {
     /// The runtime of `driver` is shut down: another's driver, or the guard, turns the core from now on.
     pub(crate) fn driver_gone(driver: &Arc<DriverShared>) {
         let core = driver.core();
-        let mut inner = core.lock();
-        inner
-            .drivers
+        core.drivers()
             .retain(|(_, other)| !Arc::ptr_eq(other, driver));
-        drop(inner);
         core.guard.watch();
     }
 }
@@ -320,15 +343,8 @@ impl Core {
     /// [`Engine::relink`]; connections on the NIC come back and go there again.
     pub(crate) fn relink(&self, next_hop: impl Fn(IpAddr) -> Option<MacAddr>) {
         let now = self.now();
-        let mut inner = self.lock();
-        inner.engine.relink(now, next_hop);
-        let driver = inner.drivers.first().map(|(_, driver)| driver.clone());
-        drop(inner);
-        self.requests.push(Request::Turn);
-        match driver {
-            Some(driver) => driver.wake(),
-            None => self.guard.watch(),
-        }
+        self.lock().engine.relink(now, next_hop);
+        self.poke();
     }
 
     /// Whether no kernel interface is below: its connections are within this process.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flextcp_nic::flow::FlowTuple;
@@ -10,9 +11,11 @@ use flextcp_nic::port::tap::Neighbors;
 use flextcp_nic::wire::MacAddr;
 use socket2::Socket;
 
-use super::{Connection, Host};
+use super::{Connection, Host, shard};
 use crate::host::neighbors::Neighbor;
+use crate::host::netlink::KernelView;
 use crate::host::ports::Reservation;
+use crate::host::routes::Route;
 use crate::options::SocketOptions;
 use crate::reactor::core::{ConnectRequest, Core};
 use crate::reactor::driver::DriverShared;
@@ -78,7 +81,9 @@ impl Host {
                 .filter(|addr| addr.port() != 0 || !addr.ip().is_unspecified()),
             None => None,
         };
-        if let Some(path) = self.path(remote, bound.map(|addr| addr.ip()))? {
+        let device = device_of(remote, socket.as_ref())?;
+        let source = bound.map(|addr| addr.ip());
+        if let Some(path) = self.path(remote, source, device.as_ref())? {
             return self
                 .connect_over(path, remote, socket, bound, options)
                 .await
@@ -174,7 +179,13 @@ impl Host {
     }
 
     /// The way to `remote` over a core, `None` where a kernel socket has to go.
-    fn path(&self, remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Option<Path>> {
+    /// `source` and `device` are what the socket is bound to.
+    fn path(
+        &self,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+        device: Option<&Device>,
+    ) -> io::Result<Option<Path>> {
         if !self.uses_nic() {
             return Ok(None);
         }
@@ -214,14 +225,14 @@ impl Host {
                 return Ok(None);
             };
             view.refresh()?;
-            let Some(route) = view.route(remote.ip()) else {
+            let Some(route) = route(view, remote.ip(), source, device) else {
                 return Ok(None);
             };
             let next_hop = route.next_hop(remote.ip());
             (route, next_hop)
         };
         let cores = self.interface_cores(route.ifindex)?;
-        let Some(core) = cores.first().cloned() else {
+        let Some(core) = self.own_core(shard::mine(cores)) else {
             return Ok(None);
         };
         let port = core.capabilities().port;
@@ -256,6 +267,15 @@ impl Host {
             .filter(|ip| !ip.is_unspecified())
             .unwrap_or(route.source);
         Ok(Some(Path { core, source, link }))
+    }
+
+    /// One of the cores, which take turns.
+    fn own_core(&self, mut cores: Vec<Arc<Core>>) -> Option<Arc<Core>> {
+        if cores.is_empty() {
+            return None;
+        }
+        let turn = self.connects.fetch_add(1, Ordering::Relaxed);
+        Some(cores.swap_remove(turn % cores.len()))
     }
 
     /// Has the kernel resolve a neighbour (ARP and ND stay its business) and waits for the answer.
@@ -310,6 +330,47 @@ async fn ask(
     resolved
         .await
         .unwrap_or_else(|_| Err(runtime_shutdown_error()))
+}
+
+/// The device that a socket has to use.
+#[derive(Clone, Debug)]
+enum Device {
+    Index(u32),
+    Name(String),
+}
+
+/// `SO_BINDTODEVICE`, or the scope of a link-local address.
+fn device_of(remote: SocketAddr, socket: Option<&Socket>) -> io::Result<Option<Device>> {
+    if let Some(name) = socket.map(Socket::device).transpose()?.flatten() {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        return Ok(Some(Device::Name(name)));
+    }
+    Ok(match remote {
+        SocketAddr::V6(remote) if remote.scope_id() != 0 => Some(Device::Index(remote.scope_id())),
+        _ => None,
+    })
+}
+
+/// Where the kernel sends a packet to `remote`. What only the kernel can tell, by rules of policy or for a socket that
+/// is bound, it is asked. `None` where there is no way: the kernel's own `connect` says why.
+fn route(
+    view: &mut KernelView,
+    remote: IpAddr,
+    source: Option<IpAddr>,
+    device: Option<&Device>,
+) -> Option<Route> {
+    let source = source.filter(|source| !source.is_unspecified());
+    if source.is_none() && device.is_none() && !view.policy_rules() {
+        return view.route(remote);
+    }
+    let oif = match device {
+        Some(Device::Index(index)) => Some(*index),
+        Some(Device::Name(name)) => Some(view.link_by_name(name)?.index),
+        None => None,
+    };
+    view.route_exact(remote, source, oif)
+        .inspect_err(|error| tracing::debug!(%remote, %error, "the kernel knows no way"))
+        .ok()
 }
 
 /// Linux connects to the loopback address when asked for the unspecified one.

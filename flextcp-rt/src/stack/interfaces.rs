@@ -15,11 +15,13 @@ use flextcp_nic::port::xdp::{XdpConfig, XdpInterface, XdpMode};
 use flextcp_nic::soft::{SoftConfig, SoftNic};
 use flextcp_nic::steer::{SteerAll, Steering};
 
-use super::Host;
 use super::follower::Follower;
 use super::tap::TapLink;
+use super::{Host, shard};
 use crate::config::{self, Config, Filter, NicChoice};
 use crate::reactor::core::Core;
+use crate::reactor::inbox::{Inbox, InboxPort};
+use crate::reactor::siblings::Siblings;
 use crate::tcp::Engine;
 
 /// Everything that has been attached, or was tried.
@@ -108,7 +110,7 @@ impl Host {
         let mut interfaces = self.interfaces();
         if interfaces.hairpin.is_none() {
             let core = self.build_core(
-                Box::new(LoopbackPort::new()),
+                wrap_port(&self.config, Box::new(LoopbackPort::new()))?,
                 Box::new(SteerAll::new()),
                 Filter::default(),
             )?;
@@ -175,14 +177,14 @@ impl Host {
             cores.push(tap.core);
         }
         for ifindex in self.interfaces_of(local.ip()) {
-            cores.extend(self.interface_cores(ifindex)?);
+            cores.extend(shard::mine(self.interface_cores(ifindex)?));
         }
         Ok(cores)
     }
 
     /// The interfaces over which packets to our address `local` can arrive: its own, and the loopback interface
     /// for peers on this machine.
-    fn interfaces_of(&self, local: IpAddr) -> Vec<u32> {
+    pub(super) fn interfaces_of(&self, local: IpAddr) -> Vec<u32> {
         let mut kernel = self.kernel();
         let Some(view) = kernel.as_mut() else {
             return Vec::new();
@@ -219,15 +221,20 @@ impl Host {
         };
         let interface = XdpInterface::attach(name, config)?;
         interface.steering().set_addresses(self.own_addresses())?;
-        let cores = (0..interface.queues())
+        let queues = (0..interface.queues())
             .map(|queue| {
-                self.build_core(
-                    Box::new(interface.queue(queue)?),
+                let inbox = Arc::new(Inbox::default());
+                let port = wrap_port(&self.config, Box::new(interface.queue(queue)?))?;
+                let core = self.build_core(
+                    Box::new(InboxPort::new(port, inbox.clone())),
                     Box::new(interface.steering()),
                     self.config.filter.clone(),
-                )
+                )?;
+                Ok((core, inbox))
             })
             .collect::<io::Result<Vec<_>>>()?;
+        Siblings::introduce(&queues);
+        let cores = queues.into_iter().map(|(core, _)| core).collect();
         Ok(Attached { interface, cores })
     }
 
@@ -246,7 +253,6 @@ impl Host {
         steering: Box<dyn Steering>,
         filter: Filter,
     ) -> io::Result<Arc<Core>> {
-        let port = wrap_port(&self.config, port)?;
         let name = port.info().name.clone();
         let mut nic_config = SoftConfig::new(random_secret()?);
         nic_config.recv_sizes.max = self.config.recv_buffer_max;
@@ -284,7 +290,7 @@ fn follow(follower: &mut Option<Follower>, ifindex: u32, attached: &Attached) {
 }
 
 /// The wrappers that the configuration asks for.
-fn wrap_port(config: &Config, port: Box<dyn Port>) -> io::Result<Box<dyn Port>> {
+pub(super) fn wrap_port(config: &Config, port: Box<dyn Port>) -> io::Result<Box<dyn Port>> {
     let mut port = port;
     if let Some(impair) = &config.impair {
         let impair = impair

@@ -11,7 +11,7 @@ use flextcp_nic::steer::SteerAll;
 use socket2::Socket;
 
 use super::Host;
-use super::interfaces::Refused;
+use super::interfaces::{Refused, wrap_port};
 use crate::config::{InterfaceAddr, NicChoice};
 use crate::reactor::core::Core;
 
@@ -86,7 +86,11 @@ impl Host {
         let neighbors = port.neighbors();
         tracing::debug!(port = port.info().name, "opened");
         let steering = Box::new(SteerAll::serving(addresses));
-        let core = self.build_core(Box::new(port), steering, self.config.filter.clone())?;
+        let core = self.build_core(
+            wrap_port(&self.config, Box::new(port))?,
+            steering,
+            self.config.filter.clone(),
+        )?;
         Ok(TapLink { core, neighbors })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use flextcp_nic::buffer::{recv_ring, send_ring};
 use flextcp_nic::flow::{FlowId, FlowTuple};
@@ -14,7 +15,7 @@ use super::demux::Entry;
 use super::handshake::{self, Birth};
 use super::listener::Listener;
 use super::timer::Timer;
-use super::{AppBuffers, CommandError, ConnId, Engine, Link, ListenerId, TcpInfo};
+use super::{AppBuffers, CommandError, ConnId, Directory, Engine, Link, ListenerId, TcpInfo};
 use crate::options::{SocketOption, SocketOptions};
 
 impl Engine {
@@ -30,7 +31,8 @@ impl Engine {
         mtu: u32,
         options: SocketOptions,
     ) -> Result<ListenerId, CommandError> {
-        self.listeners.insert(Listener {
+        let v6only = options.v6only;
+        let listener = self.listeners.insert(Listener {
             local,
             backlog: backlog.min(self.config.max_backlog),
             mtu,
@@ -39,7 +41,20 @@ impl Engine {
             syn_queue: Default::default(),
             young: 0,
             cookies_since: None,
-        })
+        })?;
+        self.tuples.listens(local, v6only);
+        Ok(listener)
+    }
+
+    /// Makes it one of several engines of an interface, the one of `queue`, before it serves. Frames of a connection
+    /// have to reach its [`home`](Directory::home).
+    pub fn join(&mut self, directory: Arc<Directory>, queue: u32) {
+        self.tuples.join(directory, queue);
+    }
+
+    /// Whether a listener takes a SYN of `tuple`.
+    pub fn listens(&self, tuple: &FlowTuple) -> bool {
+        self.listeners.find(tuple, 0).is_some()
     }
 
     /// Changes a listener's backlog (a second `listen(2)`).
@@ -72,6 +87,7 @@ impl Engine {
         let Some(listener) = self.listeners.remove(listener) else {
             return;
         };
+        self.tuples.listens_no_more(listener.local);
         for (_, index) in listener.syn_queue {
             self.forget_half_open(index);
         }
@@ -96,6 +112,7 @@ impl Engine {
         }
         let mut iss = self.secret.initial_sequence(&tuple, now);
         match self.tuples.get(&tuple).copied() {
+            None if self.tuples.is_elsewhere(&tuple) => return Err(CommandError::InUse),
             None => {}
             // RFC 6191 from the active side, as Linux's tcp_tw_reuse: timestamps and a second apart.
             Some(Entry::TimeWait(index)) => {

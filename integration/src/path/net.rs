@@ -56,6 +56,7 @@ impl Path {
             // The path has to see what a wire would carry: packets of the MTU with complete checksums.
             segmentation: false,
             checksum: false,
+            queues: 1,
         };
         let (v4, v6) = (
             [VethPair::A_V4, VethPair::B_V4],

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Request, RequestKind, Serve, receive_hashed, send_pattern, until_stdin_ends};
-use crate::stack::Stack;
+use crate::stack::{Flex, Stack, StackKind};
 
 const CHUNK: usize = 64 << 10;
 
@@ -17,6 +17,37 @@ pub(super) async fn run<S: Stack>(args: &Serve) -> io::Result<()> {
         result = accept_all::<S>(listener) => result,
         () = until_stdin_ends() => Ok(()),
     }
+}
+
+/// Serves on a thread per core until standard input ends. Ours only.
+pub(super) fn run_per_core(args: &Serve) -> io::Result<()> {
+    if args.stack != StackKind::Flex {
+        let text = "--per-core serves with --stack flex";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let announced = std::sync::Once::new();
+    let ended = tokio::sync::watch::Sender::new(false);
+    let ended_at = &ended;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // An error ends the input as well.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            ended_at.send_replace(true);
+        });
+        flextcp_net::PerCore::new().run(args.listen, |listener| {
+            let mut ended = ended_at.subscribe();
+            let announced = &announced;
+            async move {
+                let address = listener.local_addr()?;
+                announced.call_once(|| println!("listening on {address}"));
+                tokio::select! {
+                    result = accept_all::<Flex>(listener) => result,
+                    _ = ended.wait_for(|ended| *ended) => Ok(()),
+                }
+            }
+        })
+    })
+    .map(drop)
 }
 
 /// Serves every connection in a task of its own.

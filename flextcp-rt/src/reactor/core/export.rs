@@ -9,6 +9,7 @@ use flextcp_nic::time::Instant;
 
 use super::{Core, Inner};
 use crate::host::repair::{self, RepairState, RepairWindow};
+use crate::reactor::siblings::Siblings;
 use crate::socket::Addresses;
 use crate::tcp::{ConnId, Exported};
 
@@ -38,7 +39,7 @@ impl Core {
             ));
         }
         self.take_requests(&mut inner, now);
-        inner.claim(now, conn)?;
+        inner.claim(now, conn, self.siblings.get())?;
         let exported = inner
             .engine
             .export(now, conn)
@@ -62,7 +63,7 @@ impl Core {
 
 impl Inner {
     /// Has the engine own the connection.
-    fn claim(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
+    fn claim(&mut self, now: Instant, conn: ConnId, siblings: Option<&Siblings>) -> io::Result<()> {
         let Some(flow) = self.engine.flow(conn) else {
             return Ok(());
         };
@@ -74,7 +75,7 @@ impl Inner {
             if self.engine.flow(conn).is_none() {
                 return Ok(());
             }
-            self.poll_nic(now)?;
+            self.poll_nic(now, siblings)?;
         }
         Err(io::Error::new(
             io::ErrorKind::ResourceBusy,

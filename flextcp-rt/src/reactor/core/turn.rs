@@ -9,6 +9,7 @@ use flextcp_nic::time::Instant;
 use flextcp_nic::wire::MAX_HEADER_LEN;
 
 use super::{Core, Inner, Streams};
+use crate::reactor::siblings::Siblings;
 use crate::socket::Wakers;
 use crate::tcp::Engine;
 
@@ -49,7 +50,7 @@ impl Core {
         let mut work = self.take_requests(&mut inner, now);
         work += inner.run_engine(now);
         inner.nic.flush(now)?;
-        work += inner.poll_nic(now)?;
+        work += inner.poll_nic(now, self.siblings.get())?;
         work += inner.deliver_events(wakers);
         if work > 0 {
             self.busy_turns.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +139,11 @@ impl Inner {
         sent
     }
 
-    pub(super) fn poll_nic(&mut self, now: Instant) -> io::Result<usize> {
+    pub(super) fn poll_nic(
+        &mut self,
+        now: Instant,
+        siblings: Option<&Siblings>,
+    ) -> io::Result<usize> {
         let Self {
             nic,
             engine,
@@ -148,6 +153,7 @@ impl Inner {
         let mut sink = CoreSink {
             engine,
             streams,
+            siblings,
             now,
         };
         nic.poll(now, POLL_BUDGET, &mut sink)
@@ -158,6 +164,7 @@ impl Inner {
 struct CoreSink<'a> {
     engine: &'a mut Engine,
     streams: &'a Streams,
+    siblings: Option<&'a Siblings>,
     now: Instant,
 }
 
@@ -175,6 +182,11 @@ impl Sink for CoreSink<'_> {
     }
 
     fn exception(&mut self, exception: Exception<'_>) {
+        if let Some(siblings) = self.siblings
+            && siblings.take(self.engine, &exception)
+        {
+            return;
+        }
         if let Some(returned) = &exception.returned {
             self.note_returned(returned);
         }
