@@ -9,10 +9,13 @@
 //! | [`emulator`] | two directions between two ports, in real time |
 //! | [`net`] | the namespaces |
 //! | [`record`] | what happened, and how exact it was |
+//! | [`watch`] | which end sent FIN and RST, and FINs lost on purpose |
 
 pub mod emulator;
 pub mod net;
 pub mod record;
+pub mod watch;
 
 pub use emulator::{Direction, Emulator};
 pub use net::Path;
+pub use watch::Watch;

@@ -4,6 +4,7 @@
 //! `listening on ADDRESS` and ends when its standard input does, a load prints its [`Outcome`] as one JSON line.
 
 pub mod load;
+pub mod script;
 pub mod serve;
 
 use std::io;
@@ -23,6 +24,16 @@ pub enum Part {
     Serve(Serve),
     /// Puts load on a server
     Load(Load),
+    /// Does with many connections what standard input says, step by step
+    Script(Script),
+}
+
+/// Options of a scripted peer.
+#[derive(Debug, Clone, Args)]
+pub struct Script {
+    /// Whose sockets
+    #[arg(long, value_enum)]
+    pub stack: StackKind,
 }
 
 /// Options of a server.
@@ -131,6 +142,7 @@ pub fn run(part: &Part) -> io::Result<()> {
     let cpu = match part {
         Part::Serve(serve) => serve.cpu,
         Part::Load(load) => load.cpu,
+        Part::Script(_) => None,
     };
     if let Some(cpu) = cpu {
         let mut set = rustix::thread::CpuSet::new();
@@ -150,6 +162,10 @@ pub fn run(part: &Part) -> io::Result<()> {
             Part::Serve(args) => match args.stack {
                 StackKind::Flex => serve::run::<Flex>(args).await,
                 StackKind::Kernel => serve::run::<Kernel>(args).await,
+            },
+            Part::Script(args) => match args.stack {
+                StackKind::Flex => script::run::<Flex>().await,
+                StackKind::Kernel => script::run::<Kernel>().await,
             },
             Part::Load(args) => {
                 let outcome = match args.stack {

@@ -1,7 +1,7 @@
 //! Child processes that die with their test, and waiting for conditions.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -133,6 +133,39 @@ impl Process {
             Err(error) => Err(io::Error::new(
                 error.kind(),
                 format!("{error}:\n{}{}", self.stdout(), self.stderr()),
+            )),
+        }
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Errors
+    /// When it closed its standard input, or ended.
+    pub fn send_line(&mut self, line: &str) -> io::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(format!("{line}\n").as_bytes())?;
+        stdin.flush()
+    }
+
+    /// Waits for the line of standard output with this index.
+    ///
+    /// # Errors
+    /// `TimedOut`, or `UnexpectedEof` when the process ended before, with its standard error.
+    pub fn wait_nth_line(&mut self, limit: Duration, index: usize) -> io::Result<String> {
+        let found = wait_for(limit, "an answer", || {
+            let ended = !matches!(self.child.try_wait(), Ok(None)) && self.stdout.ended();
+            let line = self.stdout.state().lines.get(index).cloned();
+            (line.is_some() || ended).then_some(line)
+        });
+        match found {
+            Ok(Some(line)) => Ok(line),
+            Ok(None) => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("the process ended: {}", self.stderr()),
+            )),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{error}: {}", self.stderr()),
             )),
         }
     }

@@ -48,6 +48,14 @@ pub trait Stack: Send + Sync + 'static {
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// Makes the close of `stream` a reset, so that a client of many connections does not run out of ports.
     fn reset_on_close(stream: &Self::Stream) -> io::Result<()>;
+    /// Both ends of a stream: local, peer.
+    fn ends(stream: &Self::Stream) -> io::Result<(SocketAddr, SocketAddr)>;
+    /// Reads without waiting.
+    fn try_read(stream: &Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes without waiting.
+    fn try_write(stream: &Self::Stream, bytes: &[u8]) -> io::Result<usize>;
+    /// Takes the pending error (`SO_ERROR`).
+    fn take_error(stream: &Self::Stream) -> io::Result<Option<io::Error>>;
 }
 
 macro_rules! stack {
@@ -112,6 +120,22 @@ macro_rules! stack {
 
             fn reset_on_close(stream: &Self::Stream) -> io::Result<()> {
                 stream.set_zero_linger()
+            }
+
+            fn ends(stream: &Self::Stream) -> io::Result<(SocketAddr, SocketAddr)> {
+                Ok((stream.local_addr()?, stream.peer_addr()?))
+            }
+
+            fn try_read(stream: &Self::Stream, buffer: &mut [u8]) -> io::Result<usize> {
+                stream.try_read(buffer)
+            }
+
+            fn try_write(stream: &Self::Stream, bytes: &[u8]) -> io::Result<usize> {
+                stream.try_write(bytes)
+            }
+
+            fn take_error(stream: &Self::Stream) -> io::Result<Option<io::Error>> {
+                stream.take_error()
             }
         }
     };

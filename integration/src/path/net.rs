@@ -7,7 +7,7 @@ use std::time::Duration;
 use flextcp_nic::port::impair::ImpairConfig;
 use flextcp_nic::port::packet::PacketPort;
 
-use super::Emulator;
+use super::{Emulator, Watch};
 use crate::netns::{Namespace, VethOptions, VethPair, ip};
 use crate::process::wait_until;
 
@@ -23,7 +23,7 @@ pub struct Path {
     /// The second end: 10.77.0.2, fd77::2.
     pub b: Namespace,
     // Goes last, and takes the devices with it.
-    _middle: Namespace,
+    middle: Namespace,
 }
 
 impl Path {
@@ -41,11 +41,31 @@ impl Path {
         Self::join(a, b, config, mtu)
     }
 
+    /// The same, with what passes told to `watch`.
+    ///
+    /// # Errors
+    /// As [`Path::new`].
+    pub fn watched(tag: &str, config: &ImpairConfig, mtu: u32, watch: &Watch) -> io::Result<Self> {
+        let a = Namespace::new(&format!("{tag}-a"))?;
+        let b = Namespace::new(&format!("{tag}-b"))?;
+        Self::joined(a, b, config, mtu, Some(watch))
+    }
+
     /// Joins two namespaces that have no device called `veth0` yet.
     ///
     /// # Errors
     /// As [`Path::new`].
     pub fn join(a: Namespace, b: Namespace, config: &ImpairConfig, mtu: u32) -> io::Result<Self> {
+        Self::joined(a, b, config, mtu, None)
+    }
+
+    fn joined(
+        a: Namespace,
+        b: Namespace,
+        config: &ImpairConfig,
+        mtu: u32,
+        watch: Option<&Watch>,
+    ) -> io::Result<Self> {
         let middle = Namespace::new("path")?;
         // No router advertisement, no duplicate address detection: nothing but the ends' own frames.
         for when in ["all", "default"] {
@@ -103,12 +123,21 @@ impl Path {
                 format!("cannot open the path's middle: {error}"),
             )
         })?;
+        let emulator = match watch {
+            None => Emulator::start(port_a, port_b, config),
+            Some(watch) => Emulator::start(watch.tap(port_a, 0), watch.tap(port_b, 1), config),
+        }?;
         Ok(Self {
-            emulator: Emulator::start(port_a, port_b, config)?,
+            emulator,
             a,
             b,
-            _middle: middle,
+            middle,
         })
+    }
+
+    /// The namespace between, and in it the device towards the second end: a place to inject frames from.
+    pub fn towards_b(&self) -> (&Namespace, &'static str) {
+        (&self.middle, INNER[1])
     }
 
     /// What runs in the middle.
