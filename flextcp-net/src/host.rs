@@ -7,10 +7,10 @@ use std::sync::Arc;
 use flextcp_rt::options::SocketOptions;
 use flextcp_rt::socket::Stream;
 use flextcp_rt::{Connection, Host, Listener};
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 use tokio::runtime::Handle;
 
-use crate::tcp::stream::TcpStream;
+use crate::tcp::{options_of, stream::TcpStream};
 
 /// Connects; `socket` is the caller's own, bound or with options set.
 pub(crate) async fn connect(
@@ -48,6 +48,14 @@ pub(crate) fn kernel_accepted(
         host.count_kernel_socket();
     }
     (TcpStream::kernel(stream), peer)
+}
+
+/// Takes a kernel connection over where it can be.
+#[track_caller]
+pub(crate) fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    drop(Handle::current());
+    let options = options_of(&SockRef::from(&stream));
+    Ok(Host::current()?.from_std(stream, options)?.into())
 }
 
 /// Makes a kernel socket of a connection.

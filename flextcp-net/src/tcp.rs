@@ -7,7 +7,7 @@ mod split;
 mod split_owned;
 pub(crate) mod stream;
 
-pub(crate) use shadow::congestion_name;
+pub(crate) use shadow::{congestion_name, options_of};
 pub use split::{ReadHalf, WriteHalf};
 pub use split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
 

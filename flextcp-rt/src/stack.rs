@@ -10,6 +10,7 @@
 //! | `handover` | connections that become kernel sockets |
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
 //! | `shard` | a thread's share of the queues |
+//! | `takeover` | kernel connections that become ours |
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
 mod connect;
@@ -19,6 +20,7 @@ mod handover;
 mod interfaces;
 mod listen;
 mod shard;
+mod takeover;
 mod tap;
 #[cfg(test)]
 mod tests;

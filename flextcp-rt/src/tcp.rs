@@ -24,6 +24,7 @@ mod directory;
 mod export;
 mod handover;
 mod handshake;
+mod import;
 mod info;
 mod input;
 mod isn;

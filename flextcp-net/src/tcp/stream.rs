@@ -108,7 +108,10 @@ impl TcpStream {
 
     /// Takes over a connected `std::net::TcpStream`, which has to be in non-blocking mode.
     ///
-    /// It stays a kernel socket.
+    /// An established connection over an accelerated interface becomes ours, with its unread bytes and those on their
+    /// way: the kernel's socket is gone then, and [`as_raw_fd`](AsRawFd::as_raw_fd) is another. It stays a kernel socket
+    /// without CAP_NET_ADMIN, when its peer has closed its direction, and when this process has another descriptor of it
+    /// (or more than 1,024 descriptors). One that another process holds is dead afterwards.
     ///
     /// # Errors
     /// The socket could not be registered.
@@ -117,7 +120,7 @@ impl TcpStream {
     /// Outside of a tokio runtime with IO.
     #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        tokio::net::TcpStream::from_std(stream).map(Self::kernel)
+        host::from_std(stream)
     }
 
     /// Turns the stream into a `std::net::TcpStream`, in non-blocking mode. A connection on the NIC is handed over

@@ -8,13 +8,14 @@
 //! | `request` | what streams and listeners ask |
 //! | `event` | what the engine tells them |
 //! | `listen`, `connect` | listeners and outgoing connections |
-//! | `export` | connections that leave for the kernel |
+//! | `export`, `import` | connections that leave for the kernel, and that come from it |
 //! | `lab` | what only a lab asks |
 
 mod connect;
 mod event;
 mod export;
 mod hash;
+mod import;
 #[cfg(feature = "lab")]
 mod lab;
 mod listen;
@@ -38,6 +39,7 @@ use flextcp_nic::wire::MacAddr;
 #[cfg(feature = "lab")]
 pub(crate) use connect::ConnectFuture;
 pub(crate) use connect::{ConnectRequest, PortHold};
+pub(crate) use import::ImportRequest;
 
 use connect::Connecting;
 use hash::TokenHash;

@@ -56,7 +56,7 @@ impl Stream {
     }
 
     /// An accepted connection's first bytes are usually there already (tokio 1.54 assumes the same).
-    pub(super) fn assume_accepted(&self) {
+    pub(crate) fn assume_accepted(&self) {
         self.shared.assume_accepted();
     }
 

@@ -32,13 +32,13 @@ const NEIGHBOR_POLL: Duration = Duration::from_millis(1);
 const PORT_TRIES: usize = 256;
 
 /// The way to a peer over a core of ours.
-struct Path {
-    core: Arc<Core>,
+pub(super) struct Path {
+    pub(super) core: Arc<Core>,
     source: IpAddr,
-    link: PathLink,
+    pub(super) link: PathLink,
 }
 
-enum PathLink {
+pub(super) enum PathLink {
     /// Hardware address known.
     Ready(Link),
     /// To be resolved on this interface first.
@@ -219,6 +219,24 @@ impl Host {
                 },
             }));
         }
+        self.interface_path(remote, source, device)
+    }
+
+    /// The way to the peer of a connection from `source`, over an interface.
+    pub(super) fn path_over_interface(
+        &self,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+    ) -> io::Result<Option<Path>> {
+        self.interface_path(remote, source, None)
+    }
+
+    fn interface_path(
+        &self,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+        device: Option<&Device>,
+    ) -> io::Result<Option<Path>> {
         let (route, next_hop) = {
             let mut kernel = self.kernel();
             let Some(view) = kernel.as_mut() else {

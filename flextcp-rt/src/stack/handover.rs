@@ -172,7 +172,7 @@ async fn splice(mut ours: Ours, mut kernel: tokio::net::TcpStream) {
 
 /// Our end as tokio's traits want it.
 #[derive(Debug)]
-struct Ours(Stream);
+pub(super) struct Ours(pub(super) Stream);
 
 impl AsyncRead for Ours {
     fn poll_read(

@@ -140,7 +140,7 @@ impl Drop for ConnectFuture {
 }
 
 /// `connect(2)`'s errno.
-fn connect_error(error: CommandError) -> io::Error {
+pub(super) fn connect_error(error: CommandError) -> io::Error {
     match error {
         CommandError::NoBuffers => io::Error::from_raw_os_error(libc::ENOBUFS),
         _ => io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
