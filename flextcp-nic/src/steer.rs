@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::flow::FlowTuple;
 
-pub use rss::{MICROSOFT_KEY, toeplitz};
+pub use rss::{MICROSOFT_KEY, spread, toeplitz};
 pub use table::{FlowKey, FlowTable};
 
 /// What sits before a port and decides which frames reach it: the maps of the XDP program, or nothing.

@@ -203,7 +203,7 @@ struct metadata {
     bit<32> remote3;
     bit<32> ports; // local << 16 | remote
     bit<32> local_port;
-    bit<32> bucket;
+    bit<32> filtered;
     // The parser's own.
     bit<32> next_header;
     bit<32> units_left;

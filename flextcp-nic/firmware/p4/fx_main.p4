@@ -7,7 +7,7 @@
 //   the kernel's, unless its address and port, or those of the segment that its ICMP error quotes, are owned;
 //   dropped, when it is ours and malformed, or a filter refuses it;
 //   handed to Micro-C (fx_rx), when it belongs to an installed flow;
-//   an exception, when it is ours otherwise: to the slow path of the core that the connection hashes to.
+//   an exception, when it is ours otherwise: to the slow path of the core that its connection hashes to.
 // A frame from the host goes to the wire.
 
 #include <core.p4>
@@ -33,6 +33,7 @@
 
 // Micro-C. The card hands an extern the headers and the metadata, no arguments.
 extern void fx_checksum(); // reads l3_offset, l4_offset, l4_length; sets bad_checksum
+extern void fx_rss();      // reads the connection; sets queue to that of its Toeplitz hash
 extern void fx_rx();       // reads everything; sets verdict to FX_CONSUMED or FX_EXCEPTION
 
 control FxVerifyChecksum(inout headers hdr, inout metadata meta) {
@@ -104,8 +105,10 @@ control FxIngress(inout headers hdr, inout metadata meta, inout standard_metadat
         size = 1048576;
     }
 
-    action own() {
+    // `filtered` is 0 where nobody listens: what comes back to a port that only connects is let in.
+    action own(bit<32> filtered) {
         meta.verdict = FX_EXCEPTION;
+        meta.filtered = filtered;
     }
 
     table listeners_ipv4 {
@@ -172,18 +175,6 @@ control FxIngress(inout headers hdr, inout metadata meta, inout standard_metadat
         size = 1024;
     }
 
-    action core(bit<32> queue) {
-        meta.queue = queue;
-    }
-
-    // Which core serves a connection that is on no queue yet: `bucket` is a hash of it.
-    table cores {
-        key = { meta.bucket: exact; }
-        actions = { core; }
-        default_action = core(0);
-        size = 64;
-    }
-
     action initialize() {
         meta.verdict = FX_KERNEL;
         meta.queue = 0;
@@ -208,7 +199,7 @@ control FxIngress(inout headers hdr, inout metadata meta, inout standard_metadat
         meta.remote3 = 0;
         meta.ports = 0;
         meta.local_port = 0;
-        meta.bucket = 0;
+        meta.filtered = 0;
     }
 
     action received_ipv4() {
@@ -432,19 +423,14 @@ control FxIngress(inout headers hdr, inout metadata meta, inout standard_metadat
             // Of no flow: is it welcome, and who serves it?
             if (meta.verdict == FX_EXCEPTION) {
                 // An ICMP error is not the peer's: the sequence number it quotes decides, in the slow path.
-                if (meta.kind == FX_SEGMENT) {
+                if (meta.kind == FX_SEGMENT && meta.filtered != 0) {
                     if (meta.family == 4) {
                         filter_ipv4.apply();
                     } else {
                         filter_ipv6.apply();
                     }
                 }
-                bit<32> spread = meta.local0 ^ meta.local1 ^ meta.local2 ^ meta.local3 ^ meta.remote0 ^ meta.remote1
-                    ^ meta.remote2 ^ meta.remote3 ^ meta.ports;
-                spread = spread ^ (spread >> 16);
-                spread = spread ^ (spread >> 8);
-                meta.bucket = spread & 0x3f;
-                cores.apply();
+                fx_rss();
             }
 
             if (meta.verdict == FX_FLOW) {

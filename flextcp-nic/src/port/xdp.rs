@@ -16,6 +16,8 @@ mod umem;
 
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "conformance"))]
+pub mod trial;
 
 use std::io;
 

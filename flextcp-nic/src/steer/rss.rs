@@ -26,6 +26,24 @@ pub fn toeplitz(key: &[u8], tuple: &FlowTuple) -> u32 {
     hash.result
 }
 
+/// The hash of the packets that we receive on `tuple` by which `bpf/steer_hw.c` spreads connections over queues: the
+/// card's BPF neither loops nor multiplies, so it is an exclusive or, folded. Its low six bits pick a bucket.
+pub fn spread(tuple: &FlowTuple) -> u32 {
+    let ports = u32::from(tuple.local.1) << 16 | u32::from(tuple.remote.1);
+    let addresses = [tuple.local.0, tuple.remote.0];
+    let words = addresses.map(|address| match address {
+        IpAddr::V4(v4) => v4.to_bits(),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            let halves = (bits >> 64) as u64 ^ bits as u64;
+            (halves >> 32) as u32 ^ halves as u32
+        }
+    });
+    let hash = words[0] ^ words[1] ^ ports;
+    let hash = hash ^ hash >> 16;
+    hash ^ hash >> 8
+}
+
 struct Toeplitz<'a> {
     /// The 32 bits of the key at the current input bit, with the following ones below.
     window: u64,
@@ -63,6 +81,17 @@ fn next(key: &mut std::slice::Iter<'_, u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbouring_ports_spread() {
+        let buckets: std::collections::HashSet<u32> = (40_000..40_064)
+            .map(|port| {
+                let remote = std::net::SocketAddr::from(([10, 0, 0, 2], port));
+                spread(&FlowTuple::new(([10, 0, 0, 1], 80).into(), remote)) & 63
+            })
+            .collect();
+        assert_eq!(buckets.len(), 64);
+    }
 
     /// "Verifying the RSS Hash Calculation", Windows driver documentation: destination is the local end.
     #[test]

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use flextcp_p4::{CardRule, Program, Refusal};
+use flextcp_p4::{CardRule, Program, Refusal, Tables};
 use proptest::prelude::*;
 
 /// A small program that is accepted; the tests break one line each.
@@ -358,14 +358,14 @@ fn deep_and_long_programs_are_refused_not_overflown() {
 }
 
 #[test]
-fn the_firmware_is_accepted_for_both_targets() {
+fn the_firmware_and_its_example_rules_are_accepted() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../flextcp-nic/firmware/p4/fx_main.p4");
     let program = Program::from_file(&path).unwrap_or_else(|refusal| panic!("{refusal}"));
-    assert_eq!(
-        program.externs().collect::<Vec<_>>(),
-        ["fx_checksum", "fx_rx"]
-    );
+    let externs: Vec<_> = program.externs().collect();
+    assert_eq!(externs, ["fx_checksum", "fx_rss", "fx_rx"]);
+    let rules = std::fs::read_to_string(path.with_file_name("rules/example.p4cfg")).unwrap();
+    Tables::load(&program, &rules).unwrap_or_else(|bad| panic!("{bad}"));
 }
 
 proptest! {

@@ -167,7 +167,7 @@ pub(super) fn from_map(error: MapError) -> io::Error {
     }
 }
 
-fn from_program(error: ProgramError) -> io::Error {
+pub(super) fn from_program(error: ProgramError) -> io::Error {
     let code = match &error {
         ProgramError::LoadError { io_error, .. } => {
             return io::Error::new(io_error.kind(), error.to_string());
@@ -178,7 +178,7 @@ fn from_program(error: ProgramError) -> io::Error {
     code.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
 }
 
-fn from_ebpf(error: EbpfError) -> io::Error {
+pub(super) fn from_ebpf(error: EbpfError) -> io::Error {
     match error {
         EbpfError::MapError(error) => from_map(error),
         EbpfError::ProgramError(error) => from_program(error),
