@@ -58,6 +58,8 @@ pub struct Notification {
     pub in_flight: u32,
     /// Sending was limited by `cwnd` (not by the application or the peer's window) since the last one.
     pub cwnd_limited: bool,
+    /// All that the application wrote was sent.
+    pub app_limited: bool,
     /// A round-trip sample in microseconds, 0 for none.
     pub rtt_micros: u32,
 }

@@ -5,6 +5,9 @@ use std::fmt;
 
 use crate::time::Instant;
 
+/// Most that a late wake-up makes up for.
+const CREDIT_NANOS: u64 = 1_000_000;
+
 /// A flow's pace: a virtual clock that runs ahead of the real one by what was sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Pace {
@@ -23,11 +26,13 @@ impl Pace {
         self.next
     }
 
-    /// Accounts for `bytes` sent at `rate` bytes per millisecond (0: unlimited). Time that passed idle gives no credit.
+    /// Accounts for `bytes` sent at `rate` bytes per millisecond (0: unlimited). A wake-up that was late by up to a
+    /// millisecond is made up for; time that passed idle gives no more credit than that.
     pub fn sent(&mut self, now: Instant, rate: u32, bytes: u32) {
         if rate > 0 {
             let nanos = u64::from(bytes) * 1_000_000 / u64::from(rate);
-            self.next = self.next.max(now) + Duration::from_nanos(nanos);
+            let earliest = Instant::from_nanos(now.as_nanos().saturating_sub(CREDIT_NANOS));
+            self.next = self.next.max(earliest) + Duration::from_nanos(nanos);
         }
     }
 
@@ -165,9 +170,17 @@ mod tests {
         assert_eq!(pace.blocked(now, 1000), None);
         for _ in 0..100 {
             pace.sent(now, 1000, 1500);
+            now = pace.blocked(now, 1000).unwrap_or(now);
+        }
+        // A millisecond of credit at the start.
+        assert_eq!(now, Instant::from_millis(154));
+        // Wake-ups a tenth of a segment late cost nothing in the long run.
+        for _ in 0..100 {
+            now += Duration::from_micros(150);
+            pace.sent(now, 1000, 1500);
             now = pace.blocked(now, 1000).unwrap();
         }
-        assert_eq!(now, Instant::from_millis(155));
+        assert_eq!(now, Instant::from_millis(304));
         assert_eq!(pace.blocked(Instant::ZERO, 0), None);
     }
 

@@ -13,7 +13,8 @@
 //! | `FLEXTCP_HAIRPIN` | `hairpin` | `on` (connections within the process stay in it), `off` (they go over the port) | `on` |
 //! | `FLEXTCP_XDP_MODE` | `xdp_mode` | `auto`, `native`, `generic` | `auto` |
 //! | `FLEXTCP_OFFLOAD` | `offload` | `auto`, `never`, `always`, `random:<seed>`; see [`Offload`] | `auto` |
-//! | `FLEXTCP_CONGESTION` | `congestion` | `cubic`, `reno` | `cubic` |
+//! | `FLEXTCP_CONGESTION` | `congestion` | `cubic`, `reno`, `dctcp`, `bbr` | `cubic` |
+//! | `FLEXTCP_ECN` | `ecn` | explicit congestion notification: `off`, `accept` (when the peer asks), `request` (ask as well); DCTCP asks unless it is off | `accept` |
 //! | `FLEXTCP_MEMORY` | `memory` | bytes for all app buffers together: `512M`, `2GiB` | `1GiB` |
 //! | `FLEXTCP_RECV_BUFFER_MAX` | `recv_buffer_max` | bytes a receive buffer may grow to, `4KiB` to `1GiB`, rounded up to a power of two | `8MiB` |
 //! | `FLEXTCP_SEND_BUFFER_MAX` | `send_buffer_max` | the same of a send buffer | `4MiB` |
@@ -36,6 +37,7 @@ use std::time::Duration;
 pub use flextcp_nic::soft::filter::{Filter, Prefix, Rule, Verdict};
 
 use crate::offload::OffloadPolicy;
+pub use crate::tcp::Ecn;
 use crate::tcp::EngineConfig;
 
 /// Which NIC serves.
@@ -126,14 +128,23 @@ pub enum Congestion {
     Cubic,
     /// Reno (RFC 5681).
     Reno,
+    /// DCTCP (RFC 8257), for networks that mark congestion.
+    Dctcp,
+    /// BBR, which goes by a model of the path.
+    Bbr,
 }
 
 impl Congestion {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Cubic, Self::Reno, Self::Dctcp, Self::Bbr];
+
     /// Name, as in the configuration and in `TCP_CONGESTION`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cubic => "cubic",
             Self::Reno => "reno",
+            Self::Dctcp => "dctcp",
+            Self::Bbr => "bbr",
         }
     }
 }
@@ -171,6 +182,8 @@ pub struct Config {
     pub offload: Offload,
     /// Congestion control of new connections.
     pub congestion: Congestion,
+    /// When explicit congestion notification is negotiated.
+    pub ecn: Ecn,
     /// Bytes for all app buffers together.
     pub memory: u64,
     /// Bytes a receive buffer may grow to; a power of two.
@@ -200,6 +213,7 @@ impl Default for Config {
             xdp_mode: XdpMode::default(),
             offload: Offload::default(),
             congestion: Congestion::default(),
+            ecn: Ecn::default(),
             memory: 1 << 30,
             // The powers of two next to Linux's default tcp_rmem[2] and tcp_wmem[2].
             recv_buffer_max: 8 << 20,
@@ -315,6 +329,7 @@ impl Config {
             recv_buffer_max: self.recv_buffer_max,
             send_buffer: self.send_buffer_max,
             congestion: self.congestion.name(),
+            ecn: self.ecn,
             ..defaults
         }
     }
@@ -382,6 +397,7 @@ impl ConfigBuilder {
         xdp_mode: XdpMode,
         offload: Offload,
         congestion: Congestion,
+        ecn: Ecn,
         memory: u64,
         spin: Duration,
         tap_addr: Vec<InterfaceAddr>,

@@ -21,6 +21,7 @@ mod counters;
 mod delivery;
 mod demux;
 mod directory;
+mod ecn;
 mod export;
 mod handover;
 mod handshake;
@@ -59,7 +60,7 @@ use flextcp_nic::wire::SegmentRepr;
 use slab::Slab;
 
 pub use api::{AppBuffers, CommandError, ConnError, ConnId, Event, Link, ListenerId, Transmit};
-pub use config::EngineConfig;
+pub use config::{Ecn, EngineConfig};
 pub use directory::Directory;
 pub use export::Exported;
 pub use info::TcpInfo;

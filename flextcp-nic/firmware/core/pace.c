@@ -14,7 +14,7 @@ fx_u32 fx_burst(fx_u32 rate)
     return rate == 0u ? 0xffffffffu : rate;
 }
 
-/* Accounts for bytes sent, fewer than 2^17. Time that passed idle gives no credit. */
+/* Accounts for bytes sent, fewer than 2^17. Time that passed idle gives credit for a millisecond. */
 void fx_pace_sent(FX_LOCAL fx_u32 *f, fx_u32 now_ms, fx_u32 now_ns, fx_u32 bytes)
 {
     fx_u32 rate = f[FX_FS_PACING_RATE];
@@ -26,9 +26,10 @@ void fx_pace_sent(FX_LOCAL fx_u32 *f, fx_u32 now_ms, fx_u32 now_ns, fx_u32 bytes
         return;
     }
     if ((f[FX_FL_FLAGS] & FX_LOCAL_PACED) == 0u ||
-        !fx_time_after(f[FX_FL_PACE_MS], f[FX_FL_PACE_NS], now_ms, now_ns)) {
+        !fx_time_after(f[FX_FL_PACE_MS], f[FX_FL_PACE_NS], now_ms - 1u, now_ns)) {
         f[FX_FL_FLAGS] |= FX_LOCAL_PACED;
-        f[FX_FL_PACE_MS] = now_ms;
+        /* A wake-up that was late by up to a millisecond is made up for. */
+        f[FX_FL_PACE_MS] = now_ms - 1u;
         f[FX_FL_PACE_NS] = now_ns;
     }
     /* Milliseconds first, so that the rest times a million fits two words. */

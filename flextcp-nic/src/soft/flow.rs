@@ -96,6 +96,7 @@ impl Flow {
         let mut notification = std::mem::replace(&mut self.delta, fresh);
         notification.snd_wnd = self.state.snd_wnd;
         notification.in_flight = self.state.in_flight();
+        notification.app_limited = self.state.unsent() == 0;
         notification
     }
 

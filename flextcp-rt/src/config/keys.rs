@@ -37,6 +37,7 @@ const KEYS: &[Key] = &[
     key!(xdp_mode, parse::xdp_mode),
     key!(offload, parse::offload),
     key!(congestion, parse::congestion),
+    key!(ecn, parse::ecn),
     key!(memory, parse::size),
     key!(recv_buffer_max, parse::buffer_max),
     key!(send_buffer_max, parse::buffer_max),

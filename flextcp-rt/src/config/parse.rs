@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Congestion, Fallback, Filter, InterfaceAddr, Interfaces, NicChoice, Offload, XdpMode};
+use super::{
+    Congestion, Ecn, Fallback, Filter, InterfaceAddr, Interfaces, NicChoice, Offload, XdpMode,
+};
 
 type Parsed<T> = Result<T, String>;
 
@@ -134,8 +136,17 @@ pub(super) fn offload(value: &str) -> Parsed<Offload> {
 pub(super) fn congestion(value: &str) -> Parsed<Congestion> {
     one_of(
         value,
-        &[Congestion::Cubic, Congestion::Reno].map(|choice| (choice.name(), choice)),
+        &Congestion::ALL.map(|choice| (choice.name(), choice)),
     )
+}
+
+pub(super) fn ecn(value: &str) -> Parsed<Ecn> {
+    let choices = [
+        ("off", Ecn::Off),
+        ("accept", Ecn::Accept),
+        ("request", Ecn::Request),
+    ];
+    one_of(value, &choices)
 }
 
 /// Bytes with an optional binary unit: `65536`, `64k`, `512M`, `2GiB`.

@@ -69,6 +69,17 @@ fn every_documented_value_is_taken() {
             "reno",
             changed(|c| c.congestion = Congestion::Reno),
         ),
+        (
+            "CONGESTION",
+            "dctcp",
+            changed(|c| c.congestion = Congestion::Dctcp),
+        ),
+        (
+            "CONGESTION",
+            "bbr",
+            changed(|c| c.congestion = Congestion::Bbr),
+        ),
+        ("ECN", "request", changed(|c| c.ecn = Ecn::Request)),
         ("MEMORY", "512M", changed(|c| c.memory = 512 << 20)),
         ("MEMORY", "2GiB", changed(|c| c.memory = 2 << 30)),
         ("MEMORY", "16777216", changed(|c| c.memory = 16 << 20)),

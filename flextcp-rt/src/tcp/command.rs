@@ -222,7 +222,7 @@ impl Engine {
             conn.options.apply(option);
             match option {
                 SocketOption::KeepAlive(_) => conn.arm_keepalive(cx.now.max(conn.rcv.last_heard)),
-                SocketOption::Congestion(name) => conn.congestion.replace(name),
+                SocketOption::Congestion(name) => conn.congestion.replace(name, conn.snd.iss.0),
                 SocketOption::MaxSegment(_) => conn.update_mss(),
                 SocketOption::QuickAck(true) => {
                     conn.rcv.ack.quick = cx.config.quick_acks;

@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use crate::offload::OffloadPolicy;
 
+/// When explicit congestion notification is negotiated (Linux's `tcp_ecn`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Ecn {
+    /// Never (0).
+    Off,
+    /// When the peer asks (2).
+    #[default]
+    Accept,
+    /// We ask as well (1).
+    Request,
+}
+
 /// Limits and times of one engine. [`Default`] behaves as Linux does.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -15,13 +27,15 @@ pub struct EngineConfig {
     pub timestamps: bool,
     /// Negotiate selective acknowledgments (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification (RFC 3168; `tcp_ecn`). DCTCP asks for it whatever this says, unless it is off.
+    pub ecn: Ecn,
     /// Receive buffer a connection starts with, bytes.
     pub recv_buffer_initial: u32,
     /// Largest receive buffer that tuning reaches, bytes (`tcp_rmem[2]`).
     pub recv_buffer_max: u32,
     /// Limit of the send buffer, bytes (`tcp_wmem[2]`).
     pub send_buffer: u32,
-    /// Congestion control by name: `cubic` or `reno`.
+    /// Congestion control by name: `cubic`, `reno`, `dctcp` or `bbr`.
     pub congestion: &'static str,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window: u32,
@@ -78,6 +92,7 @@ impl Default for EngineConfig {
             window_scaling: true,
             timestamps: true,
             sack: true,
+            ecn: Ecn::Accept,
             recv_buffer_initial: 64 << 10,
             recv_buffer_max: 6 << 20,
             send_buffer: 4 << 20,

@@ -1,7 +1,10 @@
-//! Congestion control: how the window grows and how far it falls. When it falls, and what is sent during
-//! recovery, is [`recovery`](super::recovery)'s.
+//! Congestion control: how the window grows and how far it falls, and at what rate it is sent. When it falls,
+//! and what is sent during recovery, is [`recovery`](super::recovery)'s.
 
+mod bbr;
 mod cubic;
+mod dctcp;
+mod hystart;
 mod reno;
 
 use std::fmt;
@@ -11,8 +14,14 @@ use flextcp_nic::seq::{Mss, SeqNum};
 use flextcp_nic::time::Instant;
 
 use super::delivery::RateSample;
-pub(super) use cubic::Cubic;
-pub(super) use reno::Reno;
+use bbr::Bbr;
+use cubic::Cubic;
+use dctcp::Dctcp;
+use reno::Reno;
+
+/// Round trips below this are not paced for an algorithm that goes by its window: a window passes in less time
+/// than a timer takes, and Linux paces such flows only under the `fq` scheduler.
+const LEAST_PACED_RTT: Duration = Duration::from_millis(1);
 
 /// What an algorithm may look at and change.
 #[derive(Clone, Copy, Debug)]
@@ -44,42 +53,52 @@ impl Window {
 
 /// What an acknowledgment, or a notification of the NIC, tells.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(
-    dead_code,
-    reason = "what algorithms that go by rates or round trips look at"
-)]
 pub(super) struct AckSample {
     pub(super) now: Instant,
     /// Bytes newly acknowledged.
     pub(super) acked: u32,
     /// Bytes newly known to have arrived, acknowledged selectively or not.
     pub(super) delivered: u32,
+    /// Of these, bytes that an acknowledgment with ECE told of.
+    pub(super) ece: u32,
     /// Bytes newly taken as lost.
     pub(super) lost: u32,
     /// Round trip of the latest segment among them, if one was sent once.
     pub(super) rtt: Option<Duration>,
     /// Smoothed round trip, if known.
     pub(super) srtt: Option<Duration>,
-    /// Least round trip lately.
-    pub(super) min_rtt: Option<Duration>,
     /// Bytes in flight after it.
     pub(super) in_flight: u32,
     /// How fast a flight was delivered.
     pub(super) rate: Option<RateSample>,
     pub(super) una: SeqNum,
     pub(super) nxt: SeqNum,
+    /// The first of a round trip; [`Congestion`] finds out.
+    pub(super) round_start: bool,
+    /// From the NIC, which times one segment a round trip.
+    pub(super) sparse: bool,
 }
 
-/// A congestion control algorithm (the two decisions of Linux's `tcp_congestion_ops`).
+/// A congestion control algorithm (after Linux's `tcp_congestion_ops`).
 pub(super) trait Algorithm: fmt::Debug + Send {
     /// As in `TCP_CONGESTION`.
     fn name(&self) -> &'static str;
+
+    /// Sees every acknowledgment; one that [owns the window](Self::owns_window) sets it here.
+    fn observe(&mut self, window: &mut Window, sample: &AckSample) {
+        let _ = (window, sample);
+    }
 
     /// Grows `window` on an acknowledgment that arrived while it was the limit.
     fn on_ack(&mut self, window: &mut Window, sample: &AckSample);
 
     /// The new threshold after a loss (RFC 5681, equation 4, or the algorithm's own).
     fn ssthresh(&mut self, window: &Window, now: Instant) -> u32;
+
+    /// The same after congestion was marked (RFC 3168, section 6.1.2: as after a loss).
+    fn ssthresh_marked(&mut self, window: &Window, now: Instant) -> u32 {
+        self.ssthresh(window, now)
+    }
 
     /// The sender was idle: periods without sending are no time to grow in.
     fn on_idle(&mut self, idle: Duration) {
@@ -96,6 +115,16 @@ pub(super) trait Algorithm: fmt::Debug + Send {
     fn owns_window(&self) -> bool {
         false
     }
+
+    /// Bytes per second to send, when it is not for the window to say.
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+
+    /// It asks for ECN, and for every mark to be echoed (DCTCP).
+    fn wants_ecn(&self) -> bool {
+        false
+    }
 }
 
 /// The congestion window of one connection.
@@ -106,10 +135,19 @@ pub(super) struct Congestion {
     initial_segments: u32,
     /// Sending was limited by the window since the last acknowledgment.
     pub(super) limited: bool,
+    /// Pacing rate in bytes per millisecond, 0 for none.
+    pub(super) pacing_rate: u32,
+    /// What ends the round trip that runs.
+    round_end: Option<SeqNum>,
+    /// One reduction for the marks of a window: until this is acknowledged (RFC 3168, section 6.1.2).
+    reduced_until: Option<SeqNum>,
+    /// The next new segment tells the peer so (CWR).
+    pub(super) cwr_due: bool,
 }
 
 impl Congestion {
-    pub(super) fn new(name: &str, initial_segments: u32, mss: Mss) -> Self {
+    /// `seed` varies what should differ from flow to flow.
+    pub(super) fn new(name: &str, initial_segments: u32, mss: Mss, seed: u32) -> Self {
         let mss = mss.bytes();
         Self {
             window: Window {
@@ -117,9 +155,13 @@ impl Congestion {
                 ssthresh: u32::MAX / 2,
                 mss,
             },
-            algorithm: algorithm(name),
+            algorithm: algorithm(name, seed),
             initial_segments,
             limited: false,
+            pacing_rate: 0,
+            round_end: None,
+            reduced_until: None,
+            cwr_due: false,
         }
     }
 
@@ -127,9 +169,14 @@ impl Congestion {
         self.algorithm.name()
     }
 
+    pub(super) fn wants_ecn(&self) -> bool {
+        self.algorithm.wants_ecn()
+    }
+
     /// Changes the algorithm, keeping the window.
-    pub(super) fn replace(&mut self, name: &str) {
-        self.algorithm = algorithm(name);
+    pub(super) fn replace(&mut self, name: &str, seed: u32) {
+        self.algorithm = algorithm(name, seed);
+        self.pacing_rate = 0;
     }
 
     pub(super) fn set_mss(&mut self, mss: Mss) {
@@ -142,13 +189,66 @@ impl Congestion {
         self.window.cwnd = self.window.mss;
     }
 
-    pub(super) fn on_ack(&mut self, sample: &AckSample) {
+    /// Takes an acknowledgment; `open` says that no loss is being repaired, `grow` that the window may grow.
+    pub(super) fn on_ack(&mut self, sample: &AckSample, open: bool, grow: bool) {
+        let mut sample = *sample;
+        sample.round_start = self.round_end.is_none_or(|end| sample.una.at_or_after(end));
+        if sample.round_start {
+            self.round_end = Some(sample.nxt);
+        }
+        self.algorithm.observe(&mut self.window, &sample);
+        if !self.owns_window() {
+            if sample.ece > 0 && open {
+                self.on_marked(&sample);
+            } else if grow {
+                self.grow(&sample);
+            }
+        }
+        self.update_rate(sample.srtt);
+    }
+
+    fn grow(&mut self, sample: &AckSample) {
         // RFC 7661's concern, as Linux settles it: a window that was not used does not grow.
         if std::mem::take(&mut self.limited) && sample.acked > 0 {
             self.algorithm.on_ack(&mut self.window, sample);
             // Twice what any window can carry is enough, and keeps the arithmetic far from overflow.
             self.window.cwnd = self.window.cwnd.min(1 << 30);
         }
+    }
+
+    /// Congestion was experienced (RFC 3168, section 6.1.2): once per window of data.
+    fn on_marked(&mut self, sample: &AckSample) {
+        let reduced = |end| sample.una.at_or_before(end);
+        if self.reduced_until.is_some_and(reduced) {
+            return;
+        }
+        self.reduced_until = Some(sample.nxt);
+        self.cwr_due = true;
+        let ssthresh = self.algorithm.ssthresh_marked(&self.window, sample.now);
+        self.window.ssthresh = ssthresh.max(2 * self.window.mss);
+        self.window.cwnd = self.window.cwnd.min(self.window.ssthresh);
+    }
+
+    /// Linux's `tcp_update_pacing_rate`: twice the window per round trip in slow start, so that it can double,
+    /// and a fifth more than it after.
+    fn update_rate(&mut self, srtt: Option<Duration>) {
+        let per_second = match (self.algorithm.pacing_rate(), srtt) {
+            (Some(rate), _) => rate.max(1),
+            (None, Some(srtt)) if srtt >= LEAST_PACED_RTT => {
+                let fifths = if self.window.cwnd < self.window.ssthresh / 2 {
+                    10
+                } else {
+                    6
+                };
+                let bytes = u128::from(self.window.cwnd) * fifths / 5;
+                u64::try_from(bytes * 1_000_000_000 / srtt.as_nanos()).unwrap_or(u64::MAX)
+            }
+            _ => {
+                self.pacing_rate = 0;
+                return;
+            }
+        };
+        self.pacing_rate = u32::try_from(per_second.div_ceil(1000)).unwrap_or(0);
     }
 
     /// Loss was detected: lowers the threshold; recovery moves the window there.
@@ -195,18 +295,24 @@ impl Congestion {
     /// Restarts after an idle time of more than one RTO (RFC 5681, section 4.1): halves the window for
     /// each RTO that passed, down to the initial window, as Linux does.
     pub(super) fn on_idle(&mut self, idle: Duration, rto: Duration) {
+        self.algorithm.on_idle(idle);
+        if self.owns_window() {
+            return;
+        }
         let initial = self.initial_segments.saturating_mul(self.window.mss);
         let floor = initial.min(self.window.cwnd);
         self.window.ssthresh = self.window.ssthresh.max(self.window.cwnd / 4 * 3);
         let rtos = (idle.as_nanos() / rto.as_nanos().max(1)).min(31) as u32;
         self.window.cwnd = (self.window.cwnd >> rtos).max(floor);
-        self.algorithm.on_idle(idle);
     }
 }
 
-fn algorithm(name: &str) -> Box<dyn Algorithm> {
+/// The algorithm of this name; callers have checked it.
+fn algorithm(name: &str, seed: u32) -> Box<dyn Algorithm> {
     match name {
         "reno" => Box::new(Reno::default()),
+        "dctcp" => Box::new(Dctcp::default()),
+        "bbr" => Box::new(Bbr::new(seed.into())),
         _ => Box::new(Cubic::default()),
     }
 }
@@ -217,26 +323,76 @@ mod tests {
 
     #[test]
     fn unused_window_does_not_grow() {
-        let mut congestion = Congestion::new("reno", 10, Mss::new(1000));
+        let mut congestion = Congestion::new("reno", 10, Mss::new(1000), 1);
         let sample = AckSample {
             now: Instant::ZERO,
             acked: 1000,
             ..AckSample::default()
         };
-        congestion.on_ack(&sample);
+        congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.window.cwnd, 10_000);
         congestion.limited = true;
-        congestion.on_ack(&sample);
+        congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.window.cwnd, 11_000);
     }
 
     #[test]
     fn idle_time_decays_to_the_initial_window() {
-        let mut congestion = Congestion::new("cubic", 10, Mss::new(1000));
+        let mut congestion = Congestion::new("cubic", 10, Mss::new(1000), 1);
         congestion.window.cwnd = 160_000;
         congestion.on_idle(Duration::from_secs(2), Duration::from_secs(1));
         assert_eq!(congestion.window.cwnd, 40_000);
         congestion.on_idle(Duration::from_secs(9), Duration::from_secs(1));
         assert_eq!(congestion.window.cwnd, 10_000);
+    }
+
+    #[test]
+    fn marks_cost_once_a_window_and_are_confirmed() {
+        for (name, left) in [("cubic", 70_000), ("reno", 50_000), ("dctcp", 50_000)] {
+            let mut congestion = Congestion::new(name, 10, Mss::new(1000), 1);
+            congestion.window.cwnd = 100_000;
+            for una in [0, 1000, 99_000] {
+                let sample = AckSample {
+                    acked: 1000,
+                    ece: 1000,
+                    una: SeqNum(una),
+                    nxt: SeqNum(100_000),
+                    ..AckSample::default()
+                };
+                congestion.on_ack(&sample, true, true);
+                assert_eq!(congestion.window.cwnd, left, "{name}");
+            }
+            assert!(std::mem::take(&mut congestion.cwr_due));
+            let sample = AckSample {
+                acked: 1000,
+                ece: 1000,
+                una: SeqNum(101_000),
+                nxt: SeqNum(150_000),
+                ..AckSample::default()
+            };
+            congestion.on_ack(&sample, true, true);
+            assert!(
+                congestion.window.cwnd < left && congestion.cwr_due,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn rate_is_twice_the_window_in_slow_start_and_a_fifth_more_after() {
+        let mut congestion = Congestion::new("cubic", 10, Mss::new(1000), 1);
+        congestion.window.cwnd = 100_000;
+        let mut sample = AckSample {
+            srtt: Some(Duration::from_millis(10)),
+            ..AckSample::default()
+        };
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.pacing_rate, 20_000);
+        congestion.window.ssthresh = 100_000;
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.pacing_rate, 12_000);
+        sample.srtt = Some(Duration::from_micros(900));
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.pacing_rate, 0);
     }
 }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use flextcp_nic::flow::{FlowId, FlowTuple};
-use flextcp_nic::nic::FlowBuffers;
+use flextcp_nic::nic::{FlowBuffers, Limits};
+use flextcp_nic::pace::Pace;
 use flextcp_nic::seq::{Mss, SeqNum, WindowScale};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, Timestamps};
@@ -51,6 +52,8 @@ pub(super) struct Negotiated {
     pub(super) peer_mss: Mss,
     pub(super) timestamps: bool,
     pub(super) sack: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub(super) ecn: bool,
     /// Both SYNs carried a window scale; either may be zero.
     pub(super) window_scaling: bool,
     /// Scale of windows that we receive.
@@ -104,6 +107,8 @@ pub(super) struct ReceiveSequence {
     pub(super) ts_recent: u32,
     pub(super) ts_recent_at: Instant,
     pub(super) ack: AckSchedule,
+    /// Congestion is being echoed.
+    pub(super) ece: bool,
     /// Range to report as a duplicate (RFC 2883).
     pub(super) dsack: Option<(SeqNum, SeqNum)>,
     /// Largest payload seen: what "every second full segment" means.
@@ -153,6 +158,9 @@ pub(super) struct Conn {
     pub(super) board: Scoreboard,
     pub(super) recovery: Recovery,
     pub(super) delivery: Delivery,
+    pub(super) pace: Pace,
+    /// What the NIC was told last.
+    pub(super) limits: Limits,
     pub(super) congestion: Congestion,
     pub(super) rtt: RttEstimator,
     pub(super) timers: TimerTable,

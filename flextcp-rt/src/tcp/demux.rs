@@ -10,6 +10,7 @@ use flextcp_nic::wire::{
 };
 
 use super::conn::{Conn, Context};
+use super::ecn;
 use super::handshake::{self, Birth, reset_for};
 use super::listener::{HalfOpen, Request};
 use super::time_wait::{TimeWait, Verdict};
@@ -87,9 +88,11 @@ impl Engine {
             return;
         };
         let offer = handshake::offer(&packet.tuple, &listener.options, &self.config);
+        let mut negotiated = offer.agree(&packet.tuple, &packet.tcp.options, &self.config);
+        negotiated.ecn &= ecn::requested(packet.tcp.flags);
         let request = Request {
             packet,
-            negotiated: offer.agree(&packet.tuple, &packet.tcp.options, &self.config),
+            negotiated,
             iss: isn.unwrap_or_else(|| self.secret.initial_sequence(&packet.tuple, now)),
             ts_offset: self.secret.timestamp_offset(&packet.tuple),
         };

@@ -1,5 +1,7 @@
 //! Between engine and NIC: what is handed over, what comes back, and what the engine watches meanwhile.
 
+use std::time::Duration;
+
 use flextcp_nic::flow::{FlowId, FlowState, flags};
 use flextcp_nic::nic::{FlowBuffers, FlowProgress, Limits, Notification};
 use flextcp_nic::seq::SeqNum;
@@ -52,6 +54,7 @@ impl Conn {
             snd_end: self.snd.end.0,
             snd_wnd: self.snd.wnd,
             cwnd: self.congestion.window.cwnd,
+            pacing_rate: self.congestion.pacing_rate,
             ..FlowState::default()
         };
         state.set_tuple(&self.tuple);
@@ -61,11 +64,16 @@ impl Conn {
             rcv_wscale,
             snd_wscale,
             timestamps,
+            ecn,
             ..
         } = self.negotiated;
         state.set_mss_scales(self.snd.mss, rcv_wscale, snd_wscale);
         state.set(flags::TIMESTAMPS, timestamps);
         state.set(flags::NO_DELAY, self.options.nodelay);
+        state.set(flags::ECN, ecn);
+        state.set(flags::DCTCP, self.echoes_exactly());
+        state.set(flags::ECE, self.rcv.ece);
+        state.set(flags::CWR, self.congestion.cwr_due);
         state
     }
 
@@ -83,6 +91,11 @@ impl Conn {
     pub(super) fn on_installed(&mut self, cx: &Context<'_>, flow: FlowId) {
         let now = cx.now;
         self.owner = Owner::Nic(flow);
+        self.limits = Limits {
+            cwnd: self.congestion.window.cwnd,
+            pacing_rate: self.congestion.pacing_rate,
+        };
+        self.congestion.cwr_due = false;
         self.counters.was_offloaded = true;
         if self.attached {
             self.timers.start(Timer::Idle, now + cx.config.buffer_idle);
@@ -90,6 +103,7 @@ impl Conn {
         for timer in [
             Timer::Retransmit,
             Timer::LossProbe,
+            Timer::Pace,
             Timer::Reorder,
             Timer::DelayedAck,
             Timer::Persist,
@@ -124,7 +138,7 @@ impl Conn {
             self.wanted.grow = true;
         }
         if notification.rtt_micros > 0 {
-            let rtt = std::time::Duration::from_micros(notification.rtt_micros.into());
+            let rtt = Duration::from_micros(notification.rtt_micros.into());
             self.rtt.sample(cx.now, rtt);
         }
         self.on_acked(cx, notification.acked);
@@ -137,36 +151,55 @@ impl Conn {
         }
         self.snd.nxt = self.snd.una + notification.in_flight;
         self.resolve_probe(cx.now, self.snd.una, None, false);
-        let before = self.congestion.window.cwnd;
         self.congestion.limited |= notification.cwnd_limited;
-        if notification.acked > 0 {
-            let (acked, in_flight) = (notification.acked, notification.in_flight);
-            let rtt = u64::from(notification.rtt_micros);
-            let rate = self
-                .delivery
-                .delivered_on_nic(cx.now, acked, in_flight, self.rtt.min());
-            self.congestion.on_ack(&AckSample {
-                now: cx.now,
-                acked,
-                delivered: acked,
-                lost: 0,
-                rtt: (rtt > 0).then(|| std::time::Duration::from_micros(rtt)),
-                srtt: self.rtt.srtt(),
-                min_rtt: self.rtt.min(),
-                in_flight,
-                rate,
-                una: self.snd.una,
-                nxt: self.snd.nxt,
-            });
+        if notification.app_limited {
+            self.delivery.note_app_limited(notification.in_flight);
         }
-        let window = &self.congestion.window;
-        (window.cwnd.abs_diff(before) > 0).then_some((
-            flow,
-            Limits {
-                cwnd: window.cwnd,
-                pacing_rate: 0,
-            },
-        ))
+        if notification.acked > 0 {
+            self.on_acked_by_nic(cx.now, notification);
+        }
+        self.new_limits().map(|limits| (flow, limits))
+    }
+
+    /// Congestion control goes on while the NIC sends: from what it counts.
+    fn on_acked_by_nic(&mut self, now: Instant, notification: &Notification) {
+        let (acked, in_flight) = (notification.acked, notification.in_flight);
+        let micros = u64::from(notification.rtt_micros);
+        let rate = self
+            .delivery
+            .delivered_on_nic(now, acked, in_flight, self.rtt.min());
+        let sample = AckSample {
+            now,
+            acked,
+            delivered: acked,
+            ece: notification.acked_ece,
+            rtt: (micros > 0).then(|| Duration::from_micros(micros)),
+            srtt: self.rtt.srtt(),
+            in_flight,
+            rate,
+            una: self.snd.una,
+            nxt: self.snd.nxt,
+            sparse: true,
+            ..AckSample::default()
+        };
+        self.congestion.on_ack(&sample, true, true);
+    }
+
+    /// Limits that differ from what the NIC has: any change of the window, and of the rate by a thirty-second.
+    fn new_limits(&mut self) -> Option<Limits> {
+        let limits = Limits {
+            cwnd: self.congestion.window.cwnd,
+            pacing_rate: self.congestion.pacing_rate,
+        };
+        let had = self.limits;
+        let close = limits.pacing_rate.abs_diff(had.pacing_rate) <= had.pacing_rate / 32;
+        if limits.cwnd == had.cwnd && close {
+            return None;
+        }
+        // The NIC tells the peer of a reduction itself (RFC 3168, section 6.1.2).
+        self.congestion.cwr_due = false;
+        self.limits = limits;
+        Some(limits)
     }
 
     fn on_received(&mut self, cx: &mut Context<'_>, bytes: u32) {
@@ -192,10 +225,7 @@ impl Conn {
     /// The tuning of [`tune`](Self::tune) by what arrives, since the NIC sees what is read.
     fn wants_larger_ring(&mut self, cx: &Context<'_>, received: u32) -> bool {
         self.rcv.read = self.rcv.read.saturating_add(received);
-        let rtt = self
-            .rtt
-            .srtt()
-            .unwrap_or(std::time::Duration::from_millis(100));
+        let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
         if self.rcv.tuned_at + rtt > cx.now {
             return false;
         }
@@ -226,6 +256,8 @@ impl Conn {
         self.rcv.ts_recent = state.ts_recent;
         self.rcv.ts_recent_at = cx.now;
         self.rcv.ack.quick = 0;
+        self.rcv.ece = state.has(flags::ECE);
+        self.congestion.cwr_due = state.has(flags::CWR);
         self.snd.una = SeqNum(state.snd_una);
         self.snd.nxt = SeqNum(state.snd_nxt);
         self.snd.end = SeqNum(state.snd_end);
@@ -237,7 +269,7 @@ impl Conn {
         self.snd.small_end = self.snd.una;
         self.snd.last_sent = cx.now;
         if state.rtt_micros > 0 {
-            let rtt = std::time::Duration::from_micros(state.rtt_micros.into());
+            let rtt = Duration::from_micros(state.rtt_micros.into());
             self.rtt.sample(cx.now, rtt);
         }
         self.board

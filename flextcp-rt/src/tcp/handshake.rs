@@ -2,11 +2,13 @@
 //! (RFC 9293, sections 3.5 and 3.10.7.3). Passive opens start in [`listener`](super::listener).
 
 use flextcp_nic::flow::FlowTuple;
-use flextcp_nic::nic::FlowBuffers;
+use flextcp_nic::nic::{FlowBuffers, Limits};
+use flextcp_nic::pace::Pace;
 use flextcp_nic::seq::{Mss, SeqNum, WindowScale};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SegmentRepr, TcpFlags, TcpOptions, TcpPacket, Timestamps};
 
+use super::config::Ecn;
 use super::congestion::Congestion;
 use super::conn::{
     AckSchedule, Conn, Context, Negotiated, Owner, ReceiveSequence, SendSequence, Wanted, link_mss,
@@ -47,6 +49,7 @@ pub(super) fn offer(
         peer_mss: default_mss(tuple),
         timestamps: config.timestamps,
         sack: config.sack,
+        ecn: config.ecn != Ecn::Off,
         window_scaling: config.window_scaling,
         snd_wscale: WindowScale::ZERO,
         rcv_wscale: if config.window_scaling {
@@ -73,6 +76,7 @@ impl Negotiated {
             peer_mss: peer.mss.map_or_else(|| default_mss(tuple), Mss::new),
             timestamps: self.timestamps && peer.timestamps.is_some(),
             sack: self.sack && peer.sack_permitted,
+            ecn: self.ecn,
             window_scaling: scale.is_some(),
             snd_wscale: scale.unwrap_or(WindowScale::ZERO),
             rcv_wscale: if scale.is_some() {
@@ -109,6 +113,7 @@ impl Negotiated {
         }
         Some(Self {
             sack: stamp.sack,
+            ecn: stamp.ecn && self.ecn,
             window_scaling: stamp.window_scale.is_some(),
             snd_wscale: stamp.window_scale.unwrap_or(WindowScale::ZERO),
             rcv_wscale: match stamp.window_scale {
@@ -209,6 +214,7 @@ impl Conn {
                 fin: None,
                 ts_recent: 0,
                 ts_recent_at: now,
+                ece: false,
                 ack: AckSchedule {
                     now: 0,
                     quick: config.quick_acks,
@@ -223,7 +229,12 @@ impl Conn {
             board: Scoreboard::default(),
             recovery: Recovery::new(),
             delivery: Delivery::default(),
-            congestion: Congestion::new(congestion, config.initial_window, mss),
+            pace: Pace::default(),
+            limits: Limits {
+                cwnd: 0,
+                pacing_rate: 0,
+            },
+            congestion: Congestion::new(congestion, config.initial_window, mss, iss.0),
             rtt: RttEstimator::new(config.rto_initial, config.rto_min, config.rto_max),
             timers: TimerTable::default(),
             queued: None,
@@ -275,7 +286,7 @@ impl Conn {
         };
         let mut segment = self.header(now, iss, TcpFlags::SYN);
         if !answer {
-            segment.flags = TcpFlags::SYN;
+            segment.flags = TcpFlags::SYN | self.ecn_request(config);
             segment.ack = SeqNum(0);
         }
         segment.window = syn_window(self.rcv.capacity);
@@ -338,6 +349,7 @@ impl Conn {
         self.rcv.adv = self.rcv.nxt + u32::from(syn_window(self.rcv.capacity));
         self.rcv.last_heard = cx.now;
         self.negotiated = self.negotiated.agree(&self.tuple, &tcp.options, cx.config);
+        self.negotiated.ecn = self.ecn_agreed(cx.config, tcp.flags);
         if let Some(ts) = tcp.options.timestamps {
             self.rcv.ts_recent = ts.val;
             self.rcv.ts_recent_at = cx.now;
@@ -352,7 +364,12 @@ impl Conn {
     pub(super) fn start_sender(&mut self, config: &EngineConfig) {
         self.snd.mss = self.effective_mss();
         let congestion = self.options.congestion.unwrap_or(config.congestion);
-        self.congestion = Congestion::new(congestion, config.initial_window, self.snd.mss);
+        self.congestion = Congestion::new(
+            congestion,
+            config.initial_window,
+            self.snd.mss,
+            self.snd.iss.0,
+        );
         if self.retransmits > 1 {
             self.congestion.restart_from_one();
         }

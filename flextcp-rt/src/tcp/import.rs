@@ -57,6 +57,8 @@ impl Engine {
                 peer_mss: state.peer_mss,
                 timestamps: state.timestamp.is_some(),
                 sack: state.sack,
+                // TCP_REPAIR does not tell.
+                ecn: false,
                 window_scaling: scales.is_some(),
                 snd_wscale,
                 rcv_wscale,

@@ -66,7 +66,7 @@ impl HalfOpen {
             ttl: self.ttl,
             seq: self.iss,
             ack: self.irs + 1,
-            flags: TcpFlags::SYN | TcpFlags::ACK,
+            flags: TcpFlags::SYN | TcpFlags::ACK | super::ecn::answer(&self.negotiated),
             window: self.window,
             urgent: 0,
             options: syn_options(self.mss, &self.negotiated, scale, timestamps),
@@ -81,7 +81,7 @@ impl HalfOpen {
         let mut answer = self.syn_ack(now);
         if let Some(timestamps) = &mut answer.options.timestamps {
             let clock = timestamps.val.wrapping_sub(self.ts_offset);
-            let stamp = syn_cookie::stamp(clock, &self.negotiated, false);
+            let stamp = syn_cookie::stamp(clock, &self.negotiated, self.negotiated.ecn);
             timestamps.val = stamp.wrapping_add(self.ts_offset);
         }
         answer

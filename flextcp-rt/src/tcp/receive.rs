@@ -167,7 +167,7 @@ impl Conn {
         if ack.quick > 0 && self.options.quickack {
             ack.quick -= 1;
             ack.now = ack.now.max(1);
-        } else if owed >= 2 * self.rcv.mss {
+        } else if owed > self.rcv.mss {
             ack.now = ack.now.max(1);
         } else {
             self.timers

@@ -87,6 +87,7 @@ impl Recovery {
 #[derive(Clone, Copy, Debug, Default)]
 struct Ack {
     advanced: bool,
+    ece: bool,
     duplicate: bool,
     ts_ecr: Option<u32>,
 }
@@ -177,6 +178,10 @@ impl Conn {
         if had_outstanding || delivered.bytes() > 0 || dsack.is_some() {
             let ack = Ack {
                 advanced,
+                // In a SYN-ACK the flag means something else.
+                ece: self.negotiated.ecn
+                    && tcp.flags.contains(TcpFlags::ECE)
+                    && !tcp.flags.contains(TcpFlags::SYN),
                 duplicate,
                 ts_ecr: self
                     .negotiated
@@ -300,15 +305,17 @@ impl Conn {
             lost,
             rtt: delivered.rtt,
             srtt: self.rtt.srtt(),
-            min_rtt: self.rtt.min(),
             in_flight: self.in_flight(),
             rate,
             una: self.snd.una,
             nxt: self.snd.nxt,
+            // RFC 3168, section 6.1.2: a mark counts on an ACK that acknowledges nothing new as well.
+            ece: if ack.ece { delivered.bytes().max(1) } else { 0 },
+            ..AckSample::default()
         };
-        if self.congestion.owns_window() || self.recovery.phase != Phase::Recovery && advanced {
-            self.congestion.on_ack(&sample);
-        }
+        let open = self.recovery.phase == Phase::Open;
+        let grow = self.recovery.phase != Phase::Recovery && advanced;
+        self.congestion.on_ack(&sample, open, grow);
     }
 
     /// F-RTO with SACK (RFC 5682, section 3.1), as Linux's `tcp_process_loss`.

@@ -91,6 +91,7 @@ impl Conn {
             cx.raw.push_back(reset_for(packet));
             return self.set_closed();
         }
+        self.on_congestion_mark(cx, packet);
         self.on_text(cx, packet, packet.payload(frame));
     }
 
@@ -233,6 +234,8 @@ impl Conn {
                 // These two mean something to the engine only while it owns the connection.
                 Timer::KeepAlive if !self.on_host() => self.on_idle_on_nic(cx),
                 _ if !self.on_host() => {}
+                // Whatever waited for it is sent next.
+                Timer::Pace => {}
                 Timer::LossProbe => self.on_loss_probe(cx),
                 Timer::Retransmit => self.on_retransmission_timeout(cx),
                 Timer::Persist => self.on_persist_timeout(cx),

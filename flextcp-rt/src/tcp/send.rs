@@ -36,13 +36,29 @@ impl Conn {
             State::Closed | State::TimeWait => None,
             State::SynSent | State::SynReceived => self.poll_syn(now, config),
             _ => self
-                .poll_loss_probe(now)
-                .or_else(|| self.poll_retransmission(now))
-                .or_else(|| self.poll_data(now))
+                .poll_paced(now)
                 .or_else(|| self.poll_probe(now))
                 .or_else(|| self.poll_ack(now)),
         }?;
         self.counters.segs_out += 1;
+        Some(plan)
+    }
+
+    /// Data, new or again, as fast as the pacing rate lets it go.
+    fn poll_paced(&mut self, now: Instant) -> Option<Plan> {
+        let rate = self.congestion.pacing_rate;
+        if let Some(at) = self.pace.blocked(now, rate) {
+            let waits = self.board.lost_bytes() > 0 || self.unsent() > 0 || self.fin_due();
+            if waits {
+                self.timers.set(Timer::Pace, at);
+            }
+            return None;
+        }
+        let plan = self
+            .poll_loss_probe(now)
+            .or_else(|| self.poll_retransmission(now))
+            .or_else(|| self.poll_data(now))?;
+        self.pace.sent(now, rate, plan.len);
         Some(plan)
     }
 
@@ -80,7 +96,7 @@ impl Conn {
             .then(|| self.timestamp_clock(now));
         self.recovery.retransmitted(ts_val);
         self.timers.start(Timer::Retransmit, now + self.rto());
-        self.segment(now, start, end)
+        self.segment(now, start, end, true)
     }
 
     /// A tail loss probe: new data if the peer's window takes it, else the last segment again
@@ -106,7 +122,7 @@ impl Conn {
     }
 
     /// Builds the segment `start..end` of data and FIN, both in the scoreboard already.
-    fn segment(&mut self, now: Instant, start: SeqNum, end: SeqNum) -> Plan {
+    fn segment(&mut self, now: Instant, start: SeqNum, end: SeqNum, again: bool) -> Plan {
         let data_end = end.earliest(self.snd.end);
         let len = data_end.since(start);
         let mut flags = TcpFlags::ACK;
@@ -119,8 +135,12 @@ impl Conn {
         }
         self.snd.last_sent = now;
         let offset = start.since(self.snd.una.latest(self.snd.iss + 1));
+        let mut segment = self.finish(now, start, flags);
+        if len > 0 {
+            self.mark_capable(&mut segment, again);
+        }
         Plan {
-            segment: self.finish(now, start, flags),
+            segment,
             offset,
             len,
         }
@@ -130,6 +150,7 @@ impl Conn {
     fn finish(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> SegmentRepr {
         self.open_window();
         let mut segment = self.header(now, seq, flags);
+        self.echo(&mut segment);
         segment.options.sack = self.sack_blocks();
         self.rcv.dsack = None;
         self.rcv.last_ack_sent = self.rcv.nxt;
@@ -226,7 +247,7 @@ impl Conn {
         if self.unsent() == 0 && in_flight < window.cwnd {
             self.delivery.note_app_limited(in_flight);
         }
-        self.segment(now, start, end)
+        self.segment(now, start, end, false)
     }
 
     /// RFC 5681, section 4.1.

@@ -44,6 +44,8 @@ pub(super) struct Impairment {
     pub(super) loss: u64,
     pub(super) reorder: u64,
     pub(super) duplicate: u64,
+    /// Marked "congestion experienced".
+    pub(super) mark: u64,
 }
 
 /// One host: an engine, what its application holds, and a stand-in for a NIC that only keeps and returns flows.
@@ -258,9 +260,12 @@ impl Sim {
     }
 
     /// Puts a frame on the wire to `to`.
-    pub(super) fn send(&mut self, to: usize, frame: Frame) {
+    pub(super) fn send(&mut self, to: usize, mut frame: Frame) {
         if self.cut[to] || self.rng.chance(self.impairment.loss) {
             return;
+        }
+        if self.rng.chance(self.impairment.mark) {
+            flextcp_nic::wire::mark_congestion(&mut frame);
         }
         let copies = 1 + usize::from(self.rng.chance(self.impairment.duplicate));
         for _ in 0..copies {

@@ -96,6 +96,7 @@ pub(super) const fn restrict(negotiated: Negotiated) -> Negotiated {
     }
     Negotiated {
         sack: false,
+        ecn: false,
         window_scaling: false,
         snd_wscale: WindowScale::ZERO,
         rcv_wscale: WindowScale::ZERO,

@@ -380,6 +380,7 @@ fn transfer(seed: u64, offload: OffloadPolicy, sack: bool, len: usize) {
         loss: rng.below(60),
         reorder: rng.below(60),
         duplicate: rng.below(30),
+        ..Impairment::default()
     };
     sim.delay = Duration::from_micros(20 + rng.below(20_000));
     sim.hosts[1].engine.config.timestamps = rng.chance(700);
@@ -477,6 +478,7 @@ fn random_segments_harm_nothing() {
             loss: 100,
             reorder: 100,
             duplicate: 50,
+            ..Impairment::default()
         };
         sim.listen(4, SocketOptions::default());
         let client = sim.connect(40_000, SocketOptions::default());
@@ -576,6 +578,7 @@ fn loss_is_repaired_without_timeouts() {
         loss: 10,
         reorder: 10,
         duplicate: 5,
+        ..Impairment::default()
     };
     let len = 8 << 20;
     let data = pattern(0, len);

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Retransmit,
     /// Zero-window probe, or a sender waiting for a worthwhile window.
     Persist,
+    /// The pacing rate lets the next segment go.
+    Pace,
     /// RACK's reordering window (RFC 8985, section 6.2).
     Reorder,
     /// Delayed acknowledgment.
@@ -31,10 +33,11 @@ pub(super) enum Timer {
     Idle,
 }
 
-const TIMERS: [Timer; 9] = [
+const TIMERS: [Timer; 10] = [
     Timer::LossProbe,
     Timer::Retransmit,
     Timer::Persist,
+    Timer::Pace,
     Timer::Reorder,
     Timer::DelayedAck,
     Timer::KeepAlive,

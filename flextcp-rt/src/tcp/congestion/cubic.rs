@@ -1,9 +1,10 @@
-//! CUBIC (RFC 9438), with HyStart left out.
+//! CUBIC (RFC 9438), with HyStart++ in its slow start.
 
 use std::time::Duration;
 
 use flextcp_nic::time::Instant;
 
+use super::hystart::HyStart;
 use super::{AckSample, Algorithm, Window};
 
 /// C of RFC 9438, section 5, in segments per second cubed.
@@ -16,6 +17,7 @@ const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 /// Window as a cubic function of the time since the last reduction. Units are segments.
 #[derive(Debug, Default)]
 pub(in crate::tcp) struct Cubic {
+    hystart: HyStart,
     epoch: Option<Instant>,
     w_max: f64,
     origin: f64,
@@ -48,10 +50,16 @@ impl Algorithm for Cubic {
         "cubic"
     }
 
+    fn observe(&mut self, window: &mut Window, sample: &AckSample) {
+        if window.in_slow_start() {
+            self.hystart.observe(window, sample);
+        }
+    }
+
     fn on_ack(&mut self, window: &mut Window, sample: &AckSample) {
         let mut acked = sample.acked;
         if window.in_slow_start() {
-            acked = window.slow_start(acked);
+            acked = window.slow_start(self.hystart.growth(acked));
             if acked == 0 {
                 return;
             }
@@ -80,6 +88,7 @@ impl Algorithm for Cubic {
     }
 
     fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
+        self.hystart.end();
         self.before = Some((self.epoch, self.w_max, self.origin, self.k, self.w_est));
         let cwnd = f64::from(window.cwnd) / f64::from(window.mss);
         // Fast convergence (RFC 9438, section 4.7).

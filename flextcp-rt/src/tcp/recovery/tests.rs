@@ -14,7 +14,11 @@ const MSS: u32 = 1448;
 
 /// A connection with a warm round trip of 20 ms.
 fn warm(sim: &mut Sim) -> (ConnId, ConnId) {
-    sim.delay = 10 * MS;
+    warm_with(sim, 10 * MS)
+}
+
+fn warm_with(sim: &mut Sim, delay: Duration) -> (ConnId, ConnId) {
+    sim.delay = delay;
     let (client, server) = sim.pair();
     for _ in 0..4 {
         sim.write(0, client, &[1; 2000]);
@@ -251,12 +255,12 @@ fn limited_transmit_sends_new_data_on_the_first_duplicates() {
         for host in &mut sim.hosts {
             host.engine.config.sack = sack;
         }
-        let (client, _) = warm(&mut sim);
+        let (client, _) = warm_with(&mut sim, MS * 2 / 5);
         let seq = next(&mut sim, client);
         sim.drop_data(0, seq);
         let cwnd = info(&sim, client).snd_cwnd;
         write_segments(&mut sim, client, cwnd.div_ceil(MSS) + 10);
-        delay_each(&mut sim, |i, _| MS / 4 * i);
+        delay_each(&mut sim, |i, _| MS / 100 * i);
         let full = data(&sim).len();
         let acks = |sim: &Sim| {
             sim.log

@@ -1,0 +1,559 @@
+//! BBR: a model of the path, its bandwidth and its least round trip, sets rate and window
+//! (draft-ietf-ccwg-bbr). The structure is version 1's; the response to loss, `inflight_hi` and the lower
+//! bounds, is version 3's.
+//!
+//! One thing is our own: lower bounds follow only rounds that lost more than [`LOSS_THRESH`], not any loss, so
+//! that random loss below it does not wear the rate down between two probes.
+
+use std::time::Duration;
+
+use flextcp_nic::time::Instant;
+
+use super::{AckSample, Algorithm, Window};
+
+/// Startup and drain (draft, section 5.3).
+const STARTUP_GAIN: f64 = 2.77;
+const DRAIN_GAIN: f64 = 0.5;
+const CWND_GAIN: f64 = 2.0;
+/// Pacing below the estimate keeps queues empty in the long run.
+const MARGIN: f64 = 0.99;
+/// Loss above this fraction says that too much is in flight, in per mille.
+const LOSS_THRESH: u64 = 20;
+/// What is left after too much loss (draft, section 2.7).
+const BETA: f64 = 0.7;
+/// Room left to others below `inflight_hi`.
+const HEADROOM: f64 = 0.85;
+const FULL_BW_GROWTH: f64 = 1.25;
+const FULL_BW_ROUNDS: u32 = 3;
+/// Loss rounds that end startup.
+const STARTUP_LOSSES: u32 = 6;
+const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
+const PROBE_RTT_TIME: Duration = Duration::from_millis(200);
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
+/// Round trips between probes at most, to coexist with Reno.
+const MAX_ROUNDS_BETWEEN_PROBES: u32 = 63;
+const UNBOUNDED: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Startup,
+    Drain,
+    /// ProbeBW: below the estimate, until the queue is gone.
+    Down,
+    /// At the estimate.
+    Cruise,
+    /// At the estimate without lower bounds, for a round trip.
+    Refill,
+    /// Above it.
+    Up,
+    ProbeRtt,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(in crate::tcp) struct Bbr {
+    state: State,
+    /// Bandwidth in bytes per second: the largest of this and the last probing cycle.
+    max_bw: [u64; 2],
+    /// Bound that loss set, until the next probe.
+    bw_lo: u64,
+    inflight_hi: u32,
+    inflight_lo: u32,
+    /// The largest of this round.
+    bw_latest: u64,
+    inflight_latest: u32,
+    min_rtt: Option<Duration>,
+    min_rtt_at: Instant,
+    probe_rtt_min: Duration,
+    probe_rtt_at: Instant,
+    probe_rtt_until: Option<Instant>,
+    /// The pipe was found full; the bandwidth then, and rounds without growth.
+    filled: bool,
+    full_bw: u64,
+    full_bw_rounds: u32,
+    /// Bytes of this round.
+    delivered: u64,
+    lost: u64,
+    marked: u32,
+    loss_events: u32,
+    cycle_at: Instant,
+    rounds: u32,
+    wait: Duration,
+    up_rounds: u32,
+    prior_cwnd: u32,
+    pacing_rate: u64,
+    /// Varies the time between probes from flow to flow.
+    random: u64,
+}
+
+impl Bbr {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            state: State::Startup,
+            max_bw: [0; 2],
+            bw_lo: u64::MAX,
+            inflight_hi: UNBOUNDED,
+            inflight_lo: UNBOUNDED,
+            bw_latest: 0,
+            inflight_latest: 0,
+            min_rtt: None,
+            min_rtt_at: Instant::ZERO,
+            probe_rtt_min: Duration::MAX,
+            probe_rtt_at: Instant::ZERO,
+            probe_rtt_until: None,
+            filled: false,
+            full_bw: 0,
+            full_bw_rounds: 0,
+            delivered: 0,
+            lost: 0,
+            marked: 0,
+            loss_events: 0,
+            cycle_at: Instant::ZERO,
+            rounds: 0,
+            wait: Duration::from_secs(2),
+            up_rounds: 0,
+            prior_cwnd: 0,
+            pacing_rate: 0,
+            random: seed,
+        }
+    }
+
+    fn max_bw(&self) -> u64 {
+        self.max_bw[0].max(self.max_bw[1])
+    }
+
+    fn bw(&self) -> u64 {
+        self.max_bw().min(self.bw_lo)
+    }
+
+    /// Bandwidth-delay product times `gain`.
+    fn bdp(&self, bw: u64, gain: f64) -> u32 {
+        match self.min_rtt {
+            Some(rtt) if bw > 0 => (bw as f64 * rtt.as_secs_f64() * gain) as u32,
+            _ => UNBOUNDED,
+        }
+    }
+
+    const fn probing(&self) -> bool {
+        matches!(self.state, State::Startup | State::Refill | State::Up)
+    }
+
+    fn gains(&self) -> (f64, f64) {
+        match self.state {
+            State::Startup => (STARTUP_GAIN, CWND_GAIN),
+            State::Drain => (DRAIN_GAIN, CWND_GAIN),
+            State::Down => (0.9, CWND_GAIN),
+            State::Cruise | State::Refill => (1.0, CWND_GAIN),
+            State::Up => (1.25, 2.25),
+            State::ProbeRtt => (1.0, 0.5),
+        }
+    }
+
+    fn too_much_lost(lost: u64, of: u64) -> bool {
+        lost * 1000 > of * LOSS_THRESH
+    }
+
+    fn update_bandwidth(&mut self, sample: &AckSample) {
+        let Some(rate) = sample.rate else { return };
+        self.bw_latest = self.bw_latest.max(rate.rate);
+        self.inflight_latest = self.inflight_latest.max(rate.delivered);
+        if !rate.app_limited || rate.rate >= self.max_bw() {
+            self.max_bw[1] = self.max_bw[1].max(rate.rate);
+        }
+    }
+
+    fn update_min_rtt(&mut self, window: &Window, sample: &AckSample) {
+        let now = sample.now;
+        let expired = self.probe_rtt_at + PROBE_RTT_INTERVAL < now;
+        if let Some(rtt) = sample.rtt {
+            if rtt <= self.probe_rtt_min || expired {
+                self.probe_rtt_min = rtt;
+                self.probe_rtt_at = now;
+            }
+            if self.min_rtt.is_none_or(|min| self.probe_rtt_min <= min)
+                || self.min_rtt_at + MIN_RTT_WINDOW < now
+            {
+                self.min_rtt = Some(self.probe_rtt_min);
+                self.min_rtt_at = self.probe_rtt_at;
+            }
+        }
+        if self.state == State::ProbeRtt {
+            self.stay_in_probe_rtt(window, sample);
+        } else if expired && self.filled && self.min_rtt.is_some() {
+            self.prior_cwnd = window.cwnd;
+            self.probe_rtt_until = None;
+            self.state = State::ProbeRtt;
+        }
+    }
+
+    fn stay_in_probe_rtt(&mut self, window: &Window, sample: &AckSample) {
+        let small = self.bdp(self.bw(), 0.5).max(4 * window.mss);
+        match self.probe_rtt_until {
+            None if sample.in_flight <= small => {
+                let time = PROBE_RTT_TIME.max(self.min_rtt.unwrap_or_default());
+                self.probe_rtt_until = Some(sample.now + time);
+            }
+            Some(until) if until <= sample.now => {
+                self.probe_rtt_at = sample.now;
+                self.reset_lower_bounds();
+                self.start_down(sample.now);
+                self.state = State::Cruise;
+            }
+            _ => {}
+        }
+    }
+
+    const fn reset_lower_bounds(&mut self) {
+        self.bw_lo = u64::MAX;
+        self.inflight_lo = UNBOUNDED;
+    }
+
+    /// Between probes the rate follows loss down (draft, section 5.5.10).
+    fn adapt_lower_bounds(&mut self, window: &Window) {
+        let congested = Self::too_much_lost(self.lost, self.delivered + self.lost)
+            || u64::from(self.marked) * 2 > self.delivered && self.marked > 0;
+        if !congested || self.probing() {
+            return;
+        }
+        if self.bw_lo == u64::MAX {
+            self.bw_lo = self.max_bw();
+        }
+        if self.inflight_lo == UNBOUNDED {
+            self.inflight_lo = window.cwnd;
+        }
+        self.bw_lo = self.bw_latest.max((self.bw_lo as f64 * BETA) as u64);
+        let cut = (f64::from(self.inflight_lo) * BETA) as u32;
+        self.inflight_lo = self.inflight_latest.max(cut);
+    }
+
+    fn on_round(&mut self, window: &Window, sample: &AckSample) {
+        self.rounds += 1;
+        self.adapt_lower_bounds(window);
+        if self.state == State::Startup {
+            self.check_startup(sample);
+        }
+        if self.state == State::Up {
+            self.up_rounds += 1;
+            if self.is_bounded(window, sample) && self.up_rounds < 30 {
+                // The bound rises faster and faster while nothing contradicts it.
+                let growth = window.mss.saturating_mul(1 << self.up_rounds.min(16));
+                self.inflight_hi = self.inflight_hi.saturating_add(growth);
+            } else if self.up_rounds >= 3 {
+                // Nothing but the application keeps it from filling.
+                self.start_down(sample.now);
+            }
+        }
+        self.bw_latest = 0;
+        self.inflight_latest = 0;
+        self.delivered = 0;
+        self.lost = 0;
+        self.marked = 0;
+        self.loss_events = 0;
+    }
+
+    /// The upper bound is what limits the flight.
+    const fn is_bounded(&self, window: &Window, sample: &AckSample) -> bool {
+        self.inflight_hi != UNBOUNDED
+            && sample.in_flight.saturating_add(2 * window.mss) >= self.inflight_hi
+    }
+
+    fn check_startup(&mut self, sample: &AckSample) {
+        let limited = sample.rate.is_some_and(|rate| rate.app_limited);
+        if !limited {
+            if self.max_bw() as f64 >= self.full_bw as f64 * FULL_BW_GROWTH {
+                self.full_bw = self.max_bw();
+                self.full_bw_rounds = 0;
+            } else if self.max_bw() > 0 {
+                self.full_bw_rounds += 1;
+            }
+        }
+        let lossy = self.loss_events >= STARTUP_LOSSES
+            && Self::too_much_lost(self.lost, self.delivered + self.lost);
+        if lossy {
+            let bdp = self.bdp(self.max_bw(), 1.0);
+            self.inflight_hi = bdp.max(self.inflight_latest);
+        }
+        if lossy || self.full_bw_rounds >= FULL_BW_ROUNDS {
+            self.filled = true;
+            self.state = State::Drain;
+        }
+    }
+
+    /// Too much was in flight (draft, section 5.5.10.3).
+    fn check_inflight_high(&mut self, sample: &AckSample) {
+        if !matches!(self.state, State::Refill | State::Up) || sample.lost == 0 {
+            return;
+        }
+        if let Some(rate) = sample.rate
+            && Self::too_much_lost(rate.lost.into(), u64::from(rate.in_flight))
+        {
+            if !rate.app_limited {
+                let target = self.bdp(self.bw(), BETA);
+                self.inflight_hi = rate.in_flight.max(target.min(UNBOUNDED - 1));
+            }
+            if self.state == State::Up {
+                self.start_down(sample.now);
+            }
+        }
+    }
+
+    fn start_down(&mut self, now: Instant) {
+        self.state = State::Down;
+        self.cycle_at = now;
+        self.rounds = 0;
+        self.max_bw = [self.max_bw[1].max(self.max_bw[0] / 2), self.max_bw[1]];
+        // SplitMix64's constant walks through all values; the top bits are enough here.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.wait = Duration::from_millis(2000 + (self.random >> 54));
+    }
+
+    fn time_to_probe(&self, window: &Window, now: Instant) -> bool {
+        let reno = self.bdp(self.bw(), 1.0) / window.mss.max(1);
+        self.cycle_at + self.wait <= now || self.rounds >= reno.clamp(1, MAX_ROUNDS_BETWEEN_PROBES)
+    }
+
+    fn advance(&mut self, window: &Window, sample: &AckSample) {
+        let bdp = self.bdp(self.bw(), 1.0);
+        match self.state {
+            State::Drain if sample.in_flight <= bdp => self.start_down(sample.now),
+            State::Down | State::Cruise if self.time_to_probe(window, sample.now) => {
+                self.reset_lower_bounds();
+                self.state = State::Refill;
+                self.rounds = 0;
+            }
+            State::Down => {
+                let room = (f64::from(self.inflight_hi) * HEADROOM) as u32;
+                if sample.in_flight <= room.min(bdp) {
+                    self.state = State::Cruise;
+                }
+            }
+            State::Refill if self.rounds > 0 => {
+                // What this probe measures replaces the older half of the filter.
+                self.max_bw = [self.max_bw(), 0];
+                self.state = State::Up;
+                self.up_rounds = 0;
+                self.cycle_at = sample.now;
+            }
+            State::Up => {
+                let long = self
+                    .min_rtt
+                    .is_none_or(|rtt| self.cycle_at + rtt < sample.now);
+                let full = sample.in_flight >= self.bdp(self.max_bw(), 1.25);
+                if long && full {
+                    self.start_down(sample.now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn set_rate(&mut self, window: &Window, sample: &AckSample) {
+        let (gain, _) = self.gains();
+        let rate = if self.bw() > 0 {
+            (self.bw() as f64 * gain * MARGIN) as u64
+        } else {
+            let rtt = sample.srtt.unwrap_or(Duration::from_millis(1));
+            (f64::from(window.cwnd) * gain / rtt.as_secs_f64().max(1e-6)) as u64
+        };
+        if self.filled || rate > self.pacing_rate {
+            self.pacing_rate = rate;
+        }
+    }
+
+    fn set_window(&self, window: &mut Window, sample: &AckSample) {
+        let (_, gain) = self.gains();
+        let least = 4 * window.mss;
+        // Acknowledgments come in bunches, and segments leave in bursts of a millisecond.
+        let burst = u32::try_from(self.pacing_rate / 1000).unwrap_or(UNBOUNDED);
+        let target = self
+            .bdp(self.bw(), gain)
+            .saturating_add(burst.max(2 * window.mss).saturating_mul(3));
+        let grown = window.cwnd.saturating_add(sample.delivered);
+        let mut cwnd = if self.filled {
+            grown.min(target)
+        } else if window.cwnd < target {
+            grown
+        } else {
+            window.cwnd
+        };
+        let bound = match self.state {
+            State::Cruise | State::Down => (f64::from(self.inflight_hi) * HEADROOM) as u32,
+            State::ProbeRtt => self.bdp(self.bw(), 0.5),
+            State::Startup => UNBOUNDED,
+            _ => self.inflight_hi,
+        };
+        cwnd = cwnd.min(bound).min(self.inflight_lo);
+        window.cwnd = cwnd.clamp(least, 1 << 30);
+    }
+}
+
+impl Algorithm for Bbr {
+    fn name(&self) -> &'static str {
+        "bbr"
+    }
+
+    fn observe(&mut self, window: &mut Window, sample: &AckSample) {
+        self.delivered += u64::from(sample.delivered);
+        self.lost += u64::from(sample.lost);
+        self.marked = self.marked.saturating_add(sample.ece);
+        self.loss_events += u32::from(sample.lost > 0);
+        self.update_bandwidth(sample);
+        self.check_inflight_high(sample);
+        if sample.round_start {
+            self.on_round(window, sample);
+        }
+        self.advance(window, sample);
+        self.update_min_rtt(window, sample);
+        self.set_rate(window, sample);
+        self.set_window(window, sample);
+    }
+
+    fn on_ack(&mut self, _window: &mut Window, _sample: &AckSample) {}
+
+    /// The model answers loss, not a threshold.
+    fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
+        self.prior_cwnd = window.cwnd;
+        u32::MAX / 2
+    }
+
+    fn owns_window(&self) -> bool {
+        true
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        Some(self.pacing_rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::delivery::RateSample;
+    use super::*;
+    use flextcp_nic::seq::SeqNum;
+
+    /// A path of 10 MB/s and 20 ms with a queue; a fluid model, a step a millisecond.
+    struct Path {
+        now: u64,
+        queue: f64,
+        bandwidth: f64,
+        loss: f64,
+        round: u64,
+    }
+
+    impl Path {
+        fn new() -> Self {
+            Self {
+                now: 0,
+                queue: 0.0,
+                bandwidth: 10_000.0,
+                loss: 0.0,
+                round: 0,
+            }
+        }
+
+        /// Runs for `millis`; returns bytes delivered.
+        fn run(&mut self, bbr: &mut Bbr, window: &mut Window, millis: u64) -> f64 {
+            let mut total = 0.0;
+            for _ in 0..millis {
+                self.now += 1;
+                let rtt = 20.0 + self.queue / self.bandwidth;
+                let rate = (bbr.pacing_rate as f64 / 1000.0)
+                    .min(f64::from(window.cwnd) / rtt)
+                    .max(1.0);
+                let arrived = rate * (1.0 - self.loss);
+                let delivered = (arrived + self.queue).min(self.bandwidth);
+                self.queue += arrived - delivered;
+                total += delivered;
+                let round_start = self.now - self.round >= rtt as u64;
+                if round_start {
+                    self.round = self.now;
+                }
+                let in_flight = (rate * rtt) as u32;
+                let sample = AckSample {
+                    now: Instant::from_millis(self.now),
+                    acked: delivered as u32,
+                    delivered: delivered as u32,
+                    lost: (rate * self.loss) as u32,
+                    rtt: Some(Duration::from_micros((rtt * 1000.0) as u64)),
+                    srtt: Some(Duration::from_millis(20)),
+                    in_flight,
+                    rate: Some(RateSample {
+                        rate: (delivered * 1000.0) as u64,
+                        app_limited: false,
+                        delivered: in_flight,
+                        lost: (rate * rtt * self.loss) as u32,
+                        in_flight,
+                    }),
+                    una: SeqNum(0),
+                    round_start,
+                    ..AckSample::default()
+                };
+                bbr.observe(window, &sample);
+            }
+            total
+        }
+    }
+
+    fn start() -> (Bbr, Window, Path) {
+        let window = Window {
+            cwnd: 14_480,
+            ssthresh: u32::MAX / 2,
+            mss: 1448,
+        };
+        (Bbr::new(1), window, Path::new())
+    }
+
+    #[test]
+    fn finds_the_bandwidth_and_keeps_the_queue_short() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        assert!(bbr.filled);
+        let delivered = path.run(&mut bbr, &mut window, 4000);
+        assert!(
+            delivered > 0.95 * 4000.0 * path.bandwidth,
+            "{delivered} {bbr:?}"
+        );
+        assert!(path.queue < 200_000.0, "{} {bbr:?}", path.queue);
+        assert_eq!(bbr.min_rtt.unwrap().as_millis(), 20);
+    }
+
+    #[test]
+    fn one_per_cent_of_loss_does_not_slow_it_down() {
+        let (mut bbr, mut window, mut path) = start();
+        path.loss = 0.01;
+        path.run(&mut bbr, &mut window, 2000);
+        let delivered = path.run(&mut bbr, &mut window, 10_000);
+        assert!(
+            delivered > 0.9 * 10_000.0 * path.bandwidth,
+            "{delivered} {bbr:?}"
+        );
+    }
+
+    #[test]
+    fn much_loss_bounds_what_is_in_flight() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        path.loss = 0.2;
+        path.run(&mut bbr, &mut window, 3000);
+        assert!(
+            bbr.inflight_hi != UNBOUNDED || bbr.inflight_lo != UNBOUNDED,
+            "{bbr:?}"
+        );
+        path.loss = 0.0;
+        path.run(&mut bbr, &mut window, 6000);
+        let delivered = path.run(&mut bbr, &mut window, 4000);
+        assert!(
+            delivered > 0.9 * 4000.0 * path.bandwidth,
+            "{delivered} {bbr:?}"
+        );
+    }
+
+    #[test]
+    fn follows_a_path_that_gets_slower() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        path.bandwidth = 2_000.0;
+        path.run(&mut bbr, &mut window, 15_000);
+        assert!(bbr.bw() < 3_000_000, "{bbr:?}");
+    }
+}
