@@ -67,7 +67,7 @@ fx_u32 fx_flow_install(
     if (result != FX_DONE_OK) {
         return result;
     }
-    for (i = 0u; i < FX_FLOW_ENTRY_WORDS; i++) {
+    for (i = 0u; i < FX_FE_PRIVATE; i++) {
         if (i != FX_FE_VERSION) {
             f[i] = i < FX_FS_WORDS ? block[i] : 0u;
         }

@@ -6,7 +6,7 @@
 #ifndef FLEXTCP_HAL_HOST_H
 #define FLEXTCP_HAL_HOST_H
 
-typedef unsigned int fx_u32;
+#include "fx.h"
 
 struct fx_nic;
 
@@ -37,7 +37,7 @@ struct fx_host_ops {
 /* What a card is built with. All but the last two are shown in registers. */
 struct fx_host_config {
     fx_u32 queues;
-    fx_u32 flows_per_queue;
+    fx_u32 flows_per_queue; /* a power of two */
     fx_u32 groups;        /* a power of two */
     fx_u32 mtu;
     fx_u32 mac_high;
@@ -65,6 +65,8 @@ int fx_host_receive(struct fx_nic *nic, const unsigned char *frame, fx_u32 lengt
  * doorbell or its timer. */
 fx_u32 fx_host_engines(const struct fx_nic *nic);
 int fx_host_step(struct fx_nic *nic, fx_u32 engine);
+/* Brings REG_TIMER_* up to date: nonzero when there is a timer. For when no engine has work. */
+int fx_host_timer(struct fx_nic *nic);
 /* A DMA was carried out; nonzero `failed`: it was not, the address is no memory. */
 void fx_host_dma_done(struct fx_nic *nic, fx_u32 id, fx_u32 failed);
 

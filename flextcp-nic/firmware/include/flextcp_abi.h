@@ -19,7 +19,7 @@
 #define FX_ENTRIES_SHIFT_MIN 3u /* Smallest and largest descriptor and event ring, in entries, as powers of two. */
 #define FX_ENTRIES_SHIFT_MAX 16u /* See `ENTRIES_SHIFT_MIN`. */
 #define FX_ALIGNMENT 64u /* Alignment of everything in host memory, in bytes. */
-#define FX_LISTENERS_MAX 0x00000100u /* Owned addresses and ports that a card remembers. */
+#define FX_LISTENERS_MAX 0x00001000u /* Owned addresses and ports that a card remembers. */
 #define FX_DELAYED_ACK_MICROS 40000u /* Microseconds that a delayed ACK waits for company, as Linux's 40 ms, unless the register says otherwise. */
 #define FX_QUANTUM 0x00010000u /* Bytes a flow may send before the next one has its turn. */
 

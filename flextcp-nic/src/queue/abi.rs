@@ -98,7 +98,7 @@ tables! {
         /// Alignment of everything in host memory, in bytes.
         ALIGNMENT = 64;
         /// Owned addresses and ports that a card remembers.
-        LISTENERS_MAX = 256;
+        LISTENERS_MAX = 4096;
         /// Microseconds that a delayed ACK waits for company, as Linux's 40 ms, unless the register says otherwise.
         DELAYED_ACK_MICROS = 40_000;
         /// Bytes a flow may send before the next one has its turn.

@@ -1,0 +1,132 @@
+/* Frames from the wire: what they are and whose. */
+#include "nic.h"
+
+/* A frame that no queue of ours wants. */
+static void not_ours(struct fx_nic *nic, fx_u32 packet, fx_u32 length)
+{
+    if ((hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) != 0u) {
+        fx_add(nic, 0u, MALFORMED, 1u);
+        hal_packet_free(nic, packet);
+    } else {
+        fx_add(nic, 0u, NETDEV, 1u);
+        hal_packet_netdev(nic, packet, length);
+    }
+}
+
+/* A segment that belongs to no flow: an exception of the queue that receive-side scaling says, if the address is ours. */
+static void unknown(struct fx_nic *nic, fx_u32 item, FX_LOCAL const fx_u32 *p)
+{
+    FX_MEM fx_u32 *words = fx_item(nic, item);
+    fx_u32 icmp = p[FX_PKT_FLAGS] & FX_PKTFLAG_ICMP;
+    fx_u32 mask = hal_register(nic, FX_REG_RSS_MASK);
+    fx_u32 queue = 0u;
+    fx_u32 key[10];
+    fx_u32 i;
+    if (!fx_owned(nic, p)) {
+        not_ours(nic, words[ITEM_PACKET] - 1u, words[ITEM_LENGTH]);
+        words[ITEM_PACKET] = 0u;
+        fx_item_free(nic, item);
+        return;
+    }
+    if (mask != 0u) {
+        for (i = 0u; i < 10u; i++) {
+            key[i] = hal_register(nic, FX_REG_RSS_KEY + i);
+        }
+        queue = fx_toeplitz(p, key) & mask;
+        if (queue >= nic->queues || fx_queue(nic, queue)[QS_ENABLED] == 0u) {
+            queue = 0u;
+        }
+    }
+    if (fx_event_frame(
+            nic, item, queue, FX_EVENT_NO_FLOW, 0u, icmp != 0u ? FX_REASON_ICMP : FX_REASON_NO_FLOW, 0u)) {
+        fx_event_start(nic, FX_ENGINE_CLASSIFY, item);
+    } else {
+        fx_add(nic, queue, NO_SLOT, 1u);
+        fx_item_free(nic, item);
+    }
+}
+
+static void classify(struct fx_nic *nic, fx_u32 item, fx_u32 packet, fx_u32 length, fx_u32 sum)
+{
+    FX_MEM fx_u32 *words = fx_item(nic, item);
+    fx_u32 w[FX_PEEK_WORDS + 1u];
+    fx_u32 p[FX_PKT_WORDS];
+    fx_u32 sums[5];
+    fx_u32 verdict;
+    fx_u32 flow;
+    fx_u32 i;
+
+    hal_packet_read(nic, packet, w, FX_PEEK_WORDS);
+    w[FX_PEEK_WORDS] = 0u;
+    sums[4] = sum;
+    verdict = fx_parse(w, fx_min(length, FX_PEEK_BYTES), length, p, sums);
+    if (sums[3] != 0u &&
+        fx_fold(fx_sum_add(sums[1], hal_packet_sum(nic, packet, sums[2], sums[3]))) != 0xffffu) {
+        verdict = FX_VERDICT_BAD_CHECKSUM;
+    }
+    words[ITEM_PACKET] = packet + 1u;
+    words[ITEM_LENGTH] = length;
+    switch (verdict) {
+    case FX_VERDICT_SEGMENT:
+        break;
+    case FX_VERDICT_NOT_TCP:
+    case FX_VERDICT_FRAGMENT:
+    case FX_VERDICT_VLAN:
+        words[ITEM_PACKET] = 0u;
+        not_ours(nic, packet, length);
+        fx_item_free(nic, item);
+        return;
+    case FX_VERDICT_BAD_CHECKSUM:
+        fx_add(nic, 0u, BAD_CHECKSUM, 1u);
+        fx_item_free(nic, item);
+        return;
+    default:
+        fx_add(nic, 0u, MALFORMED, 1u);
+        fx_item_free(nic, item);
+        return;
+    }
+    flow = fx_table_find(nic, p + FX_PKT_LOCAL_IP, p[FX_PKT_FLAGS] & FX_PKTFLAG_IPV6);
+    if (flow == 0u) {
+        unknown(nic, item, p);
+        return;
+    }
+    flow -= 1u;
+    for (i = 0u; i < FX_PKT_WORDS; i++) {
+        words[ITEM_BODY + i] = p[i];
+    }
+    words[ITEM_FLOW] = flow;
+    hal_ring_put(nic, FX_RING_WORK + (flow & (nic->groups - 1u)), item);
+}
+
+int fx_classify_step(struct fx_nic *nic)
+{
+    fx_u32 packet;
+    fx_u32 length;
+    fx_u32 sum;
+    fx_u32 item;
+    fx_u32 tag;
+    fx_u32 failed;
+    int did = 0;
+    if (!fx_running(nic)) {
+        return 0;
+    }
+    if (hal_dma_done(nic, FX_ENGINE_CLASSIFY, &tag, &failed)) {
+        if (failed != 0u) {
+            fx_fail(nic, FX_FAILURE_DMA, FX_ENGINE_CLASSIFY);
+            return 1;
+        }
+        (void)fx_event_done(nic, FX_ENGINE_CLASSIFY, tag & ~TAG_KIND);
+        did = 1;
+    }
+    did |= fx_event_retry(nic, FX_ENGINE_CLASSIFY);
+    item = fx_item_new(nic, ITEM_SEGMENT);
+    if (item == 0u) {
+        return did;
+    }
+    if (!hal_packet_receive(nic, &packet, &length, &sum)) {
+        fx_item_free(nic, item);
+        return did;
+    }
+    classify(nic, item, packet, length, sum);
+    return 1;
+}
