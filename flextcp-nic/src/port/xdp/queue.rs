@@ -33,6 +33,9 @@ pub struct XdpPort {
     counters: PortCounters,
     /// Frames longer than the interface takes, dropped.
     oversize: u64,
+    /// Received chunks that found the fill ring full: the kernel shows a frame before it gives the place free that
+    /// its chunk came from (`xsk_flush`).
+    withheld: Vec<u64>,
     // The program and its maps live as long as any queue.
     attached: Arc<Attached>,
     queue: u32,
@@ -53,6 +56,7 @@ impl XdpPort {
             checksum,
             counters,
             oversize: 0,
+            withheld: Vec::new(),
             attached,
             queue,
         }
@@ -136,6 +140,12 @@ impl Port for XdpPort {
     ) -> io::Result<usize> {
         let mut frames = 0;
         let mut unfilled = 0;
+        while let Some(&address) = self.withheld.last()
+            && self.socket.fill.push(address)
+        {
+            self.withheld.pop();
+            unfilled += 1;
+        }
         while frames < budget {
             let Some(count) = self.next_frame() else {
                 break;
@@ -171,8 +181,10 @@ impl Port for XdpPort {
             for index in 0..count {
                 if let Some(desc) = rx.peek(index) {
                     // A chunk is named by any address inside of it.
-                    let filled = fill.push(desc.addr & !u64::from(CHUNK - 1));
-                    debug_assert!(filled, "the fill ring has an entry for every receive chunk");
+                    let address = desc.addr & !u64::from(CHUNK - 1);
+                    if !fill.push(address) {
+                        self.withheld.push(address);
+                    }
                 }
             }
             rx.release(count);
