@@ -2,13 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flextcp_nic::port::{Port, PortCounters, PortFull, PortInfo, RxFrame, TxFrame};
+use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
-use flextcp_nic::wire::{Packet, TcpFlags, parse};
+use flextcp_nic::wire::{Packet, TcpFlags, TcpPacket, parse};
+
+/// Addresses that a flood comes from; answers to them end here (RFC 2544, section C.2.2).
+pub const NOWHERE: RangeInclusive<IpAddr> =
+    IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0))..=IpAddr::V4(Ipv4Addr::new(198, 19, 255, 255));
 
 /// What one end of a connection sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +35,9 @@ struct Log {
     last: Option<std::time::Instant>,
     lose_first_fin: bool,
     lost: BTreeSet<(u16, usize)>,
+    /// The last segment of the first end, and what the second acknowledged, by the first end's port.
+    last_segment: BTreeMap<u16, TcpPacket>,
+    acknowledged: BTreeMap<u16, SeqNum>,
 }
 
 /// What was seen, by both ends' ports.
@@ -48,6 +58,16 @@ impl Watch {
     pub fn of(&self, port: u16) -> [Sent; 2] {
         let log = self.log();
         [0, 1].map(|end| log.sent.get(&(port, end)).copied().unwrap_or_default())
+    }
+
+    /// The last segment that the first end sent on each connection: what a stranger has to imitate.
+    pub fn last_segments(&self) -> Vec<TcpPacket> {
+        self.log().last_segment.values().copied().collect()
+    }
+
+    /// What the second end acknowledged, by the first end's port.
+    pub fn acknowledged(&self) -> BTreeMap<u16, SeqNum> {
+        self.log().acknowledged.clone()
     }
 
     /// Forgets what was seen.
@@ -82,8 +102,16 @@ impl Watch {
             packet.tuple.local.1
         };
         let flags = packet.tcp.flags;
+        if NOWHERE.contains(&packet.tuple.local.0) {
+            return false;
+        }
         let mut log = self.log();
         log.last = Some(std::time::Instant::now());
+        if end == 0 {
+            log.last_segment.insert(port, packet);
+        } else if flags.contains(TcpFlags::ACK) {
+            log.acknowledged.insert(port, packet.tcp.ack);
+        }
         let sent = log.sent.entry((port, end)).or_default();
         sent.fin += u32::from(flags.contains(TcpFlags::FIN));
         sent.rst += u32::from(flags.contains(TcpFlags::RST));
