@@ -15,6 +15,8 @@ pub mod tap;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) mod testing;
 #[cfg(target_os = "linux")]
+mod vnet;
+#[cfg(target_os = "linux")]
 pub mod xdp;
 
 use std::io;

@@ -11,7 +11,6 @@ mod batch;
 mod device;
 mod neighbor;
 mod port;
-mod vnet;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 mod interface;
 mod mapping;
+mod packet;
 mod program;
 mod queue;
 mod ring;
@@ -13,6 +14,7 @@ mod socket;
 mod steering;
 mod sysctl;
 mod umem;
+mod wake;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::packet::PacketSocket;
 use super::program::{self, from_map};
 use super::queue::XdpPort;
 use super::socket::Socket;
@@ -87,6 +88,10 @@ impl XdpInterface {
         let (link, generic) = match config.mode {
             XdpMode::Native => (program.attach(device.ifindex, false), false),
             XdpMode::Generic => (program.attach(device.ifindex, true), true),
+            // In the driver a veth takes segments one by one, and its peer has to cut them.
+            XdpMode::Auto if device.driver == "veth" => {
+                (program.attach(device.ifindex, true), true)
+            }
             XdpMode::Auto => match program.attach(device.ifindex, false) {
                 Ok(link) => (Ok(link), false),
                 Err(error) if is_taken(&error) => (Err(error), false),
@@ -161,13 +166,20 @@ impl XdpInterface {
         } else {
             "copy"
         };
+        // Large frames are a matter of speed: without them the stack cuts its segments itself.
+        let packet = PacketSocket::open(device.ifindex)
+            .inspect_err(
+                |error| tracing::debug!(interface = device.name, %error, "no segmentation offload"),
+            )
+            .ok()
+            .filter(|_| socket.tx_checksum);
         let info = PortInfo {
             name: format!("xdp:{}/{queue} ({mode}, {copy})", device.name),
             ifindex: device.ifindex,
             mac: device.mac,
             mtu: device.mtu,
-            tx_checksum: false,
-            tx_segment_max: None,
+            tx_checksum: socket.tx_checksum,
+            tx_segment_max: packet.as_ref().map(|_| u32::from(u16::MAX)),
         };
         let checksum = self
             .config
@@ -176,13 +188,14 @@ impl XdpInterface {
                 "lo" | "veth" => RxChecksum::MaybePartial,
                 _ => RxChecksum::Unverified,
             });
-        Ok(XdpPort::new(
+        XdpPort::new(
             socket,
+            packet,
             info,
             checksum,
             Arc::clone(&self.attached),
             queue,
-        ))
+        )
     }
 
     /// The handle that decides which frames are ours.

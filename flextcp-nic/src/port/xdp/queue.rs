@@ -7,9 +7,11 @@ use std::sync::Arc;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use super::interface::Attached;
+use super::packet::{PacketSocket, Refused};
 use super::socket::{Kick, Socket};
-use super::umem::CHUNK;
-use crate::port::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame};
+use super::umem::{CHUNK, METADATA, ROOM};
+use super::wake::Wake;
+use crate::port::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame, vnet};
 use crate::time::Instant;
 
 /// Fragments of the largest frame: 64 KiB and headers in chunks with 256 bytes of headroom, and some.
@@ -21,6 +23,9 @@ const MAX_TX_CHUNKS: usize = 17;
 /// Received frames after which their chunks go back to the kernel.
 const REFILL: u32 = 64;
 
+/// `XDP_TX_METADATA`: the chunk starts with metadata.
+const TX_METADATA: u32 = 1 << 1;
+
 /// System calls one flush makes at most, when the kernel sends 32 frames in each.
 const MAX_KICKS: u32 = 128;
 
@@ -28,6 +33,9 @@ const MAX_KICKS: u32 = 128;
 #[derive(Debug)]
 pub struct XdpPort {
     socket: Socket,
+    wake: Wake,
+    /// For frames that do not fit a chunk; `None` where the kernel gives none.
+    packet: Option<PacketSocket>,
     info: PortInfo,
     checksum: RxChecksum,
     counters: PortCounters,
@@ -44,14 +52,17 @@ pub struct XdpPort {
 impl XdpPort {
     pub(super) fn new(
         socket: Socket,
+        packet: Option<PacketSocket>,
         info: PortInfo,
         checksum: RxChecksum,
         attached: Arc<Attached>,
         queue: u32,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let counters = PortCounters::default();
-        Self {
+        Ok(Self {
             socket,
+            wake: Wake::new()?,
+            packet,
             info,
             checksum,
             counters,
@@ -59,7 +70,7 @@ impl XdpPort {
             withheld: Vec::new(),
             attached,
             queue,
-        }
+        })
     }
 
     /// The queue's number.
@@ -107,6 +118,32 @@ impl XdpPort {
         }
     }
 
+    /// Sends a frame that does not fit a chunk, after those that wait in the ring.
+    fn send_large(&mut self, now: Instant, frame: TxFrame<'_>) -> Result<(), PortFull> {
+        // An interface that is gone says so at the next flush.
+        let _ = self.flush(now);
+        self.counters.kicks += 1;
+        let sent = match &self.packet {
+            Some(packet) => packet.send(&frame),
+            None => Err(Refused::Lost),
+        };
+        match sent {
+            Ok(()) => {
+                self.counters.tx_frames += 1;
+                self.counters.tx_bytes += frame.len() as u64;
+                Ok(())
+            }
+            Err(Refused::Full) => {
+                self.counters.tx_full += 1;
+                Err(PortFull)
+            }
+            Err(Refused::Lost) => {
+                self.oversize += 1;
+                Ok(())
+            }
+        }
+    }
+
     /// Sends what the ring holds.
     fn kick(&mut self) -> io::Result<()> {
         for _ in 0..MAX_KICKS {
@@ -138,6 +175,7 @@ impl Port for XdpPort {
         budget: usize,
         sink: &mut dyn FnMut(RxFrame<'_>),
     ) -> io::Result<usize> {
+        self.wake.disarm(self.socket.as_fd())?;
         let mut frames = 0;
         let mut unfilled = 0;
         while let Some(&address) = self.withheld.last()
@@ -205,14 +243,21 @@ impl Port for XdpPort {
         Ok(frames)
     }
 
-    fn transmit(&mut self, _now: Instant, frame: TxFrame<'_>) -> Result<(), PortFull> {
-        debug_assert_eq!(
-            frame.offload,
-            Default::default(),
-            "the port offers no offload"
-        );
+    fn transmit(&mut self, now: Instant, frame: TxFrame<'_>) -> Result<(), PortFull> {
         let len = frame.len();
-        let chunks = len.div_ceil(CHUNK as usize);
+        if self.packet.is_some() && (len > ROOM as usize || frame.offload.segment.is_some()) {
+            return self.send_large(now, frame);
+        }
+        debug_assert_eq!(
+            frame.offload.segment, None,
+            "the port offers no segmentation"
+        );
+        let chunks = len.div_ceil(ROOM as usize);
+        let mut transport = if frame.offload.checksum {
+            vnet::transport_offset(frame.header)
+        } else {
+            None
+        };
         let allowed = if self.socket.multi_buffer {
             MAX_TX_CHUNKS
         } else {
@@ -236,8 +281,8 @@ impl Port for XdpPort {
         let mut left = len;
         while left > 0 {
             let address = umem.take().expect("the free chunks were counted");
-            let mut space = umem.chunk_mut(address);
-            let fill = left.min(CHUNK as usize);
+            let mut space = umem.frame_mut(address);
+            let fill = left.min(ROOM as usize);
             left -= fill;
             space = &mut space[..fill];
             while !space.is_empty() {
@@ -252,13 +297,14 @@ impl Port for XdpPort {
                 part = &part[copied..];
                 space = later;
             }
-            let options = if left > 0 {
-                XdpDescOptions::XDP_PKT_CONTD
-            } else {
-                XdpDescOptions::empty()
-            };
+            let mut options = XdpDescOptions::empty();
+            options.set(XdpDescOptions::XDP_PKT_CONTD, left > 0);
+            if let Some(start) = transport.take() {
+                umem.request_checksum(address, start, vnet::CHECKSUM_OFFSET);
+                options |= XdpDescOptions::from_bits_retain(TX_METADATA);
+            }
             let pushed = tx.push(XdpDesc {
-                addr: address,
+                addr: address + u64::from(METADATA),
                 len: fill as u32,
                 options,
             });
@@ -284,6 +330,7 @@ impl Port for XdpPort {
                 return Ok(false);
             }
         }
+        self.wake.arm(self.socket.as_fd())?;
         // The kernel publishes a frame before it wakes the descriptor, and wakes it at every publication: what
         // this look does not see wakes, level- or edge-triggered.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -291,7 +338,7 @@ impl Port for XdpPort {
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.as_fd())
+        Some(self.wake.as_fd())
     }
 
     fn counters(&self) -> PortCounters {

@@ -17,10 +17,13 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, socke
 use super::XdpConfig;
 use super::mapping::Mapping;
 use super::ring::{Consumer, Producer};
-use super::umem::{CHUNK, Umem};
+use super::umem::{CHUNK, METADATA, Umem};
 
 /// Since Linux 6.17: descriptors that one system call may send in copy mode; 32 before.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// The UMEM has transmit metadata, in kernels that name it with a flag (Linux 6.11).
+const XDP_UMEM_TX_METADATA_LEN: u32 = 1 << 2;
 
 /// After a socket is closed, the kernel releases its queue from a work item.
 const RELEASE_RETRIES: u32 = 50;
@@ -35,9 +38,18 @@ pub(super) struct Socket {
     pub(super) completion: Consumer<u64>,
     pub(super) zero_copy: bool,
     pub(super) multi_buffer: bool,
+    /// The kernel completes checksums that a frame's metadata asks for.
+    pub(super) tx_checksum: bool,
     // Closed before the memory goes.
     fd: OwnedFd,
     pub(super) umem: Umem,
+}
+
+/// What a kernel may not have yet.
+#[derive(Clone, Copy)]
+struct Features {
+    multi_buffer: bool,
+    metadata: bool,
 }
 
 /// What a kick did.
@@ -58,13 +70,28 @@ impl Socket {
         config: &XdpConfig,
         generic: bool,
     ) -> io::Result<Self> {
-        match Self::bind_patiently(ifindex, queue, config, generic, true) {
-            // Before Linux 6.6 there is no multi-buffer.
-            Err(error) if is(&error, Errno::INVAL) => {
-                Self::bind_patiently(ifindex, queue, config, generic, false)
+        // Before Linux 6.11 there is no such metadata, before 6.6 no multi-buffer.
+        let newest = Features {
+            multi_buffer: true,
+            metadata: true,
+        };
+        let older = Features {
+            metadata: false,
+            ..newest
+        };
+        let oldest = Features {
+            multi_buffer: false,
+            ..older
+        };
+        let mut result = Err(Errno::INVAL.into());
+        for features in [newest, older, oldest] {
+            result = Self::bind_patiently(ifindex, queue, config, generic, features);
+            match &result {
+                Err(error) if is(error, Errno::INVAL) => {}
+                _ => break,
             }
-            result => result,
         }
+        result
     }
 
     fn bind_patiently(
@@ -72,10 +99,10 @@ impl Socket {
         queue: u32,
         config: &XdpConfig,
         generic: bool,
-        multi_buffer: bool,
+        features: Features,
     ) -> io::Result<Self> {
         for _ in 0..RELEASE_RETRIES {
-            match Self::bind_once(ifindex, queue, config, generic, multi_buffer) {
+            match Self::bind_once(ifindex, queue, config, generic, features) {
                 Err(error) if is(&error, Errno::BUSY) => thread::sleep(RELEASE_PAUSE),
                 result => return result,
             }
@@ -88,8 +115,12 @@ impl Socket {
         queue: u32,
         config: &XdpConfig,
         generic: bool,
-        multi_buffer: bool,
+        features: Features,
     ) -> io::Result<Self> {
+        let Features {
+            multi_buffer,
+            metadata,
+        } = features;
         let rx_size = config.rx_ring;
         let tx_size = config.tx_ring;
         let fd = socket_with(
@@ -105,8 +136,12 @@ impl Socket {
             len,
             chunk_size: CHUNK,
             headroom: 0,
-            flags: XdpUmemRegFlags::empty(),
-            tx_metadata_len: 0,
+            flags: XdpUmemRegFlags::from_bits_retain(if metadata {
+                XDP_UMEM_TX_METADATA_LEN
+            } else {
+                0
+            }),
+            tx_metadata_len: if metadata { METADATA } else { 0 },
         };
         sockopt::set_xdp_umem_reg(&fd, registration)?;
         sockopt::set_xdp_umem_fill_ring_size(&fd, rx_size)?;
@@ -135,13 +170,16 @@ impl Socket {
         let options = sockopt::xdp_options(&fd)?;
         widen_transmit(&fd, tx_size);
 
+        let zero_copy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
         Ok(Self {
             rx: Consumer::new(rx, &offsets.rx, rx_size)?,
             tx: Producer::new(tx, &offsets.tx, tx_size)?,
             fill,
             completion: Consumer::new(completion, &offsets.cr, tx_size)?,
-            zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
+            zero_copy,
             multi_buffer,
+            // In zero-copy mode it depends on the driver.
+            tx_checksum: metadata && !zero_copy,
             fd,
             umem,
         })

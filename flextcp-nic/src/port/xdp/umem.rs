@@ -7,6 +7,14 @@ use super::mapping::Mapping;
 /// Bytes of a chunk: the largest the kernel takes, one page.
 pub(super) const CHUNK: u32 = 4096;
 
+/// Bytes at the start of a transmit chunk that stay free for the frame's metadata (`struct xsk_tx_metadata`): the
+/// kernel asks for them in every chunk once it was told of them.
+pub(super) const METADATA: u32 = 32;
+/// Bytes of a frame that one transmit chunk holds.
+pub(super) const ROOM: u32 = CHUNK - METADATA;
+/// `XDP_TXMD_FLAGS_CHECKSUM`.
+const CHECKSUM: u64 = 1 << 1;
+
 /// The memory of one queue: `rx` chunks that circulate through the fill and receive rings, then `tx`
 /// chunks that circulate through the transmit and completion rings.
 #[derive(Debug)]
@@ -80,11 +88,26 @@ impl Umem {
         Some(unsafe { std::slice::from_raw_parts(place.as_ptr(), len as usize) })
     }
 
-    /// A transmit chunk's bytes, to write a frame into.
+    /// A transmit chunk's bytes after the metadata, to write a frame into.
     ///
     /// # Panics
     /// `address` is not from [`take`](Self::take).
-    pub(super) fn chunk_mut(&mut self, address: u64) -> &mut [u8] {
+    pub(super) fn frame_mut(&mut self, address: u64) -> &mut [u8] {
+        &mut self.chunk_mut(address)[METADATA as usize..]
+    }
+
+    /// Asks the kernel to complete the checksum at `offset` from `start`, both in bytes of the frame in this chunk.
+    ///
+    /// # Panics
+    /// As [`frame_mut`](Self::frame_mut).
+    pub(super) fn request_checksum(&mut self, address: u64, start: u16, offset: u16) {
+        let metadata = &mut self.chunk_mut(address)[..METADATA as usize];
+        metadata[..8].copy_from_slice(&CHECKSUM.to_ne_bytes());
+        metadata[8..10].copy_from_slice(&start.to_ne_bytes());
+        metadata[10..12].copy_from_slice(&offset.to_ne_bytes());
+    }
+
+    fn chunk_mut(&mut self, address: u64) -> &mut [u8] {
         let place = usize::try_from(address)
             .ok()
             .and_then(|start| self.memory.at::<u8>(start, CHUNK as usize))
