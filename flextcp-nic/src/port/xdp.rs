@@ -32,7 +32,7 @@ use super::RxChecksum;
 /// Where in the kernel the program runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum XdpMode {
-    /// In the driver where it can, else generic.
+    /// In the driver where it can, else generic; generic on veth, whose driver would have the peer cut its super-frames.
     #[default]
     Auto,
     /// In the driver, or not at all.
@@ -61,11 +61,11 @@ pub struct XdpConfig {
 }
 
 impl Default for XdpConfig {
-    /// 2,048 chunks each way: 16 MiB a queue.
+    /// 4,096 chunks in, more than the largest receive window of 1,448-byte segments, and 2,048 out: 24 MiB a queue.
     fn default() -> Self {
         Self {
             mode: XdpMode::Auto,
-            rx_ring: 2048,
+            rx_ring: 4096,
             tx_ring: 2048,
             zero_copy: true,
             huge_pages: false,

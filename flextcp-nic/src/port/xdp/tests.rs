@@ -2,5 +2,6 @@
 
 mod frames;
 
+mod offload;
 mod ports;
 mod steer;
