@@ -22,6 +22,13 @@ struct owned_key {
 	__u16 family;
 };
 
+// The one address that owns a port; family 0: none, or OWNED has the port's entries.
+struct single {
+	__u8 addr[16];
+	__u16 family;
+	__u8 unused[6];
+};
+
 struct tuple_key {
 	__u8 local[16];
 	__u8 remote[16];
@@ -45,9 +52,20 @@ struct {
 	__type(value, __u32);
 } OWNED SEC(".maps");
 
-// Bit (port & 63) of word (port >> 6): some entry of OWNED has this port.
+// Most ports are owned by one address, those of outgoing connections above all: such an entry is written through a
+// mapping, without a system call.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct single);
+} SINGLE SEC(".maps");
+
+// Bit (port & 63) of word (port >> 6): some entry of SINGLE or OWNED has this port.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 65536 / 64);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -85,6 +103,20 @@ static __always_inline bool port_owned(__be16 port)
 	return word && (*word >> (host_port & 63)) & 1;
 }
 
+static __always_inline bool single_owner(const struct segment *segment)
+{
+	__u32 host_port = bpf_ntohs(segment->local_port);
+	const struct single *single = bpf_map_lookup_elem(&SINGLE, &host_port);
+	const __u32 *owner, *local = segment->local;
+
+	if (!single || single->family != segment->family)
+		return false;
+	owner = (const __u32 *)single->addr;
+	if (owner[0] != local[0])
+		return false;
+	return segment->family == FAMILY_IPV4 || (owner[1] == local[1] && owner[2] == local[2] && owner[3] == local[3]);
+}
+
 static __always_inline bool excluded(const struct segment *segment)
 {
 	struct tuple_key key = {
@@ -108,6 +140,9 @@ int steer(struct xdp_md *ctx)
 	if (!find_segment(ctx, &segment) || !port_owned(segment.local_port))
 		goto pass;
 
+	// Ports with exclusions are never here.
+	if (single_owner(&segment))
+		goto redirect;
 	key.port = segment.local_port;
 	key.family = segment.family;
 	copy_address(key.addr, segment.local, segment.family);
@@ -122,6 +157,7 @@ int steer(struct xdp_md *ctx)
 		count(COUNT_EXCLUDED);
 		return XDP_PASS;
 	}
+redirect:
 	count(COUNT_REDIRECTED);
 	return bpf_redirect_map(&SOCKETS, ctx->rx_queue_index, XDP_PASS);
 

@@ -10,6 +10,7 @@ mod packet;
 mod program;
 mod queue;
 mod ring;
+mod single;
 mod socket;
 mod steering;
 mod sysctl;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{self, MapFlags, ProtFlags};
 
@@ -70,6 +71,13 @@ impl Mapping {
     /// Its first byte.
     pub(super) const fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
+    }
+
+    /// The word with number `index`, shared with whoever else maps it.
+    pub(super) fn word(&self, index: usize) -> Option<&AtomicU64> {
+        let place = self.at::<AtomicU64>(index.checked_mul(size_of::<u64>())?, 1)?;
+        // SAFETY: inside the mapping, aligned, and atomics may be shared with the kernel, which reads whole words.
+        Some(unsafe { place.as_ref() })
     }
 
     /// Where a value of type `T` starts at `offset`, when all `count` of them lie inside and are aligned.

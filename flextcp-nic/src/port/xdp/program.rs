@@ -1,12 +1,16 @@
 //! Loading and attaching `bpf/steer.c`.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use super::mapping::Mapping;
+use super::single::Singles;
 use super::steering::{Maps, OwnedKey, SteeringCounters, TupleKey};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/steer.o");
@@ -34,9 +38,13 @@ pub(super) fn load() -> io::Result<Program> {
             .ok_or_else(|| io::Error::other("steer.o lacks a map"))
     };
     let sockets = XskMap::try_from(map("SOCKETS")?).map_err(from_map)?;
+    // Their descriptors are named in the program until it is loaded; then the mappings keep them.
+    let (singles, ports) = (map("SINGLE")?, map("PORTS")?);
     let maps = KernelMaps {
         owned: HashMap::try_from(map("OWNED")?).map_err(from_map)?,
-        ports: Array::try_from(map("PORTS")?).map_err(from_map)?,
+        hashed: HashSet::new(),
+        singles: Singles::new(mapped::<[u64; 3]>(&singles, 65536)?),
+        ports: mapped::<u64>(&ports, 1024)?,
         excluded: HashMap::try_from(map("EXCLUDED")?).map_err(from_map)?,
         counts: PerCpuArray::try_from(map("COUNTS")?).map_err(from_map)?,
     };
@@ -50,6 +58,14 @@ pub(super) fn load() -> io::Result<Program> {
         sockets,
         maps,
     })
+}
+
+/// An array map's values as memory.
+fn mapped<T>(map: &aya::maps::Map, entries: usize) -> io::Result<Mapping> {
+    let aya::maps::Map::Array(data) = map else {
+        return Err(io::Error::other("steer.o: a map to be mapped is no array"));
+    };
+    Mapping::shared(data.fd().as_fd(), 0, entries * size_of::<T>())
 }
 
 impl Program {
@@ -111,22 +127,40 @@ fn link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd
 /// The tables in the kernel.
 pub(super) struct KernelMaps {
     owned: HashMap<MapData, OwnedKey, u32>,
-    ports: Array<MapData, u64>,
+    /// The keys of `owned`; all others are in `singles`.
+    hashed: HashSet<OwnedKey>,
+    singles: Singles,
+    ports: Mapping,
     excluded: HashMap<MapData, TupleKey, u32>,
     counts: PerCpuArray<MapData, u64>,
 }
 
 impl Maps for KernelMaps {
     fn set_owned(&mut self, key: OwnedKey, flags: u32) -> io::Result<()> {
-        self.owned.insert(key, flags, 0).map_err(from_map)
+        if flags == 0 && !self.hashed.contains(&key) && self.singles.set(&key) {
+            return Ok(());
+        }
+        self.owned.insert(key, flags, 0).map_err(from_map)?;
+        self.hashed.insert(key);
+        self.singles.clear(&key);
+        Ok(())
     }
 
     fn remove_owned(&mut self, key: OwnedKey) -> io::Result<()> {
+        if self.singles.clear(&key) {
+            return Ok(());
+        }
+        self.hashed.remove(&key);
         self.owned.remove(&key).map_err(from_map)
     }
 
     fn set_ports(&mut self, word: u32, bits: u64) -> io::Result<()> {
-        self.ports.set(word, bits, 0).map_err(from_map)
+        let word = self
+            .ports
+            .word(word as usize)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        word.store(bits, Ordering::Release);
+        Ok(())
     }
 
     fn set_excluded(&mut self, key: TupleKey) -> io::Result<()> {

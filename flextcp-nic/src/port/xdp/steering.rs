@@ -13,7 +13,7 @@ const FAMILY_IPV6: u16 = 6;
 const OWNED_HAS_EXCLUSIONS: u32 = 1;
 
 /// `struct owned_key` of `bpf/steer.c`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub(super) struct OwnedKey {
     address: [u8; 16],
@@ -51,7 +51,7 @@ fn words(ip: IpAddr) -> ([u8; 16], u16) {
 }
 
 impl OwnedKey {
-    fn new(ip: IpAddr, port: u16) -> Self {
+    pub(super) fn new(ip: IpAddr, port: u16) -> Self {
         let (address, family) = words(ip);
         Self {
             address,
@@ -60,8 +60,25 @@ impl OwnedKey {
         }
     }
 
-    const fn port(&self) -> u16 {
+    pub(super) const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
+    }
+
+    /// Every address of its family.
+    pub(super) fn is_wildcard(&self) -> bool {
+        self.address == [0; 16]
+    }
+
+    /// `struct single` of `bpf/steer.c` as words: the address, and last the family.
+    pub(super) fn single(&self) -> [u64; 3] {
+        let (low, high) = self.address.split_at(8);
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+        let [first, second] = self.family.to_ne_bytes();
+        [
+            word(low),
+            word(high),
+            u64::from_ne_bytes([first, second, 0, 0, 0, 0, 0, 0]),
+        ]
     }
 }
 
