@@ -31,6 +31,7 @@
 //!    engines, waits for every DMA under way, clears flow table, regions, queues and counters, counts
 //!    [`EPOCH`](abi::register::EPOCH) up, stores the value to `RESET_DONE`, and [`STATUS`](abi::register::STATUS) becomes
 //!    [`READY`](abi::status::READY).
+//!    Until then what was under way may still land in host memory: the host clears its rings after it.
 //! 3. Write regions, then [`CONFIG`](abi::register::CONFIG), the hash key, the MAC and MTU if they are the host's to set.
 //! 4. Set the clock: [`CLOCK_MS`](abi::register::CLOCK_MS), [`CLOCK_NS`](abi::register::CLOCK_NS), then 1 to
 //!    [`CLOCK_SET`](abi::register::CLOCK_SET), which reads 0 once it is taken. TSval continues the host's.
@@ -115,6 +116,8 @@
 pub mod abi;
 #[cfg(all(test, feature = "firmware"))]
 mod differential;
+#[cfg(all(test, feature = "firmware"))]
+mod engines;
 #[cfg(test)]
 mod generate;
 pub mod ring;

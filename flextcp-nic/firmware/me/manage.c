@@ -138,7 +138,12 @@ static void clear(FX_MEM fx_u32 *words, fx_u32 count)
 static void clear_all(struct fx_nic *nic)
 {
     fx_u32 item;
+    fx_u32 length;
+    fx_u32 sum;
     fx_u32 i;
+    while (hal_packet_receive(nic, &item, &length, &sum)) {
+        hal_packet_free(nic, item);
+    }
     while (hal_ring_get(nic, FX_RING_FREE, &item)) {
     }
     for (i = 0u; i < nic->groups; i++) {
