@@ -19,9 +19,9 @@ fn firmware() {
         .warnings(true)
         .extra_warnings(true)
         .opt_level(2)
-        .includes(["include", "core", "hal", "me", "test"].map(|folder| root.join(folder)));
+        .includes(["include", "core", "hal", "me", "p4", "test"].map(|folder| root.join(folder)));
     let mut files = Vec::new();
-    for folder in ["core", "hal", "me", "test"] {
+    for folder in ["core", "hal", "me", "p4", "test"] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else {
             continue;
         };

@@ -114,6 +114,8 @@
 //! idle flow owns none, and its next payload is an exception with reason [`NO_BUFFER`](abi::reason::NO_BUFFER).
 
 pub mod abi;
+#[cfg(feature = "firmware")]
+pub mod action;
 #[cfg(all(test, feature = "firmware"))]
 mod differential;
 #[cfg(all(test, feature = "firmware"))]

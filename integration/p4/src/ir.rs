@@ -223,9 +223,11 @@ impl Program {
         self.states.len()
     }
 
-    /// Names of the words of metadata.
+    /// Names of the words of metadata, in the order of the struct.
     pub fn metadata(&self) -> impl Iterator<Item = &str> {
-        self.metadata.keys().map(String::as_str)
+        let mut words: Vec<_> = self.metadata.iter().collect();
+        words.sort_by_key(|(_, (slot, _))| *slot);
+        words.into_iter().map(|(name, _)| name.as_str())
     }
 }
 

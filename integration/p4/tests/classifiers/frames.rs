@@ -213,7 +213,8 @@ fn segment(rng: &mut Rng, model: &Model, from: u16, to: u16) -> Vec<u8> {
         _ => model.next_sequence(),
     };
     segment.extend(sequence.to_be_bytes());
-    segment.extend(model.acknowledged().to_be_bytes());
+    let acknowledges = model.acknowledged() + *rng.pick(&[0, 0, 0, 500, 1000, 2000]);
+    segment.extend(acknowledges.to_be_bytes());
     let flags = match rng.below(6) {
         0 => rng.byte(),
         1 => 0x18,
@@ -221,7 +222,10 @@ fn segment(rng: &mut Rng, model: &Model, from: u16, to: u16) -> Vec<u8> {
         _ => 0x10,
     };
     segment.extend([((20 + options.len()) as u8 / 4) << 4, flags]);
-    segment.extend([0xff, 0xff, 0, 0, 0, 0]);
+    // The window that the peer had before, another one, and none.
+    let window: u16 = *rng.pick(&[512, 512, 0xffff, 0]);
+    segment.extend(window.to_be_bytes());
+    segment.extend([0; 4]);
     segment.extend(options);
     segment.extend((0..rng.below(40)).map(|_| rng.byte()));
     segment

@@ -16,6 +16,8 @@
 //! - the card's MAC knows no ICMP checksum: the host verifies it, when it gets the exception.
 
 mod frames;
+#[cfg(feature = "firmware")]
+mod micro_c;
 mod model;
 mod soft;
 mod whose;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
 use flextcp_nic::buffer::{Pool, recv_ring, send_ring};
-use flextcp_nic::flow::{FlowState, Token};
+use flextcp_nic::flow::{FlowId, FlowState, Token, flags};
 use flextcp_nic::nic::{
     Exception, FlowBuffers, Nic, NicCounters, Notification, Reason, Returned, Sink,
 };
@@ -104,6 +104,7 @@ pub(crate) struct Soft<'a> {
     frame: Arc<Mutex<Vec<u8>>>,
     pool: Arc<Pool>,
     now: Instant,
+    installed: Vec<Option<FlowId>>,
 }
 
 impl<'a> Soft<'a> {
@@ -139,6 +140,7 @@ impl<'a> Soft<'a> {
             frame,
             pool: Pool::new(64 << 20),
             now: Instant::ZERO,
+            installed: vec![None; model.flows.len()],
         };
         for index in 0..model.flows.len() {
             this.install(index);
@@ -147,9 +149,39 @@ impl<'a> Soft<'a> {
     }
 
     fn install(&mut self, index: usize) {
+        let (recv, _) = recv_ring(&self.pool);
+        let (writer, mut send) = send_ring(&self.pool, 1 << 16);
+        let in_flight = self.model.in_flight(index);
+        assert_eq!(
+            writer.write(&vec![0; in_flight as usize]),
+            in_flight as usize
+        );
+        assert_eq!(send.take_written(), in_flight);
+        let token = Token(index as u64);
+        let buffers = FlowBuffers { recv, send };
+        let state = self.state(index);
+        let installed = self.nic.install(self.now, token, state, buffers);
+        self.installed[index] = Some(installed.expect("the table has room"));
+    }
+
+    /// Takes a connection back and installs it anew.
+    #[cfg(feature = "firmware")]
+    pub(crate) fn reinstall(&mut self, index: usize) {
+        // A frame that was an exception has done so already.
+        if let Some(id) = self.installed[index] {
+            let claimed = self.nic.claim(self.now, id);
+            claimed.expect("it was installed");
+            self.install(index);
+        }
+    }
+
+    /// A connection as it is installed.
+    pub(crate) fn state(&self, index: usize) -> FlowState {
         let next = SeqNum(self.model.next_sequence());
         let own = SeqNum(self.model.acknowledged());
         let mut state = FlowState {
+            // A third each: plain, with timestamps, with ECN.
+            flags: [0, flags::TIMESTAMPS, flags::ECN][index % 3],
             cwnd: 1 << 20,
             snd_wnd: 1 << 16,
             rcv_free: 1 << 16,
@@ -164,14 +196,10 @@ impl<'a> Soft<'a> {
         state.set_rcv_adv(next + (1 << 16));
         state.set_last_ack_sent(next);
         state.set_snd_una(own);
-        state.set_snd_nxt(own);
-        state.set_snd_end(own);
-        let (recv, _) = recv_ring(&self.pool);
-        let (_, send) = send_ring(&self.pool, 1 << 16);
-        let token = Token(index as u64);
-        let buffers = FlowBuffers { recv, send };
-        let installed = self.nic.install(self.now, token, state, buffers);
-        installed.expect("the table has room");
+        let end = own + self.model.in_flight(index);
+        state.set_snd_nxt(end);
+        state.set_snd_end(end);
+        state
     }
 
     /// Classifies a frame, and leaves the NIC as it was.
