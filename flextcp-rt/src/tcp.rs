@@ -31,6 +31,7 @@ mod input;
 mod isn;
 mod listener;
 mod output;
+mod pmtu;
 mod rack;
 mod reassembly;
 mod receive;

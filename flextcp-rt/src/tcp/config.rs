@@ -81,6 +81,8 @@ pub struct EngineConfig {
     /// Challenge ACKs of all connections in a second, about (RFC 5961, section 7; `tcp_challenge_ack_limit`). No limit
     /// as in Linux, whose documentation warns that a shared one can be measured from outside.
     pub challenge_limit: u32,
+    /// Find the path's MTU by smaller and larger segments where ICMP is filtered (RFC 8899; `tcp_mtu_probing` at 1).
+    pub mtu_probing: bool,
     /// How long a connection on the NIC may be quiet before its empty buffers are given back.
     pub buffer_idle: Duration,
 }
@@ -118,6 +120,7 @@ impl Default for EngineConfig {
             max_connections: 1 << 20,
             challenge_interval: Duration::from_millis(500),
             challenge_limit: u32::MAX,
+            mtu_probing: true,
             buffer_idle: Duration::from_secs(10),
         }
     }

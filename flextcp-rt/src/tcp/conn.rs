@@ -14,6 +14,7 @@ use super::challenge::Challenges;
 use super::congestion::Congestion;
 use super::counters::ConnCounters;
 use super::delivery::Delivery;
+use super::pmtu::PathMtu;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -191,6 +192,7 @@ pub(super) struct Conn {
     /// Waits in this accept queue.
     pub(super) listener: Option<ListenerId>,
     pub(super) soft_error: Option<ConnError>,
+    pub(super) path_mtu: PathMtu,
     pub(super) wanted: Wanted,
     /// The buffers had memory when they were handed over.
     pub(super) attached: bool,
@@ -207,6 +209,9 @@ impl Conn {
         let mut mss = link.min(self.negotiated.peer_mss.get());
         if let Some(max) = self.options.maxseg {
             mss = mss.min(max);
+        }
+        if let Some(limit) = self.path_mtu.limit() {
+            mss = mss.min(limit);
         }
         let options = if self.negotiated.timestamps { 12 } else { 0 };
         // Below this the headers would be most of the traffic; the path is lying.

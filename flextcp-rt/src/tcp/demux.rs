@@ -474,25 +474,4 @@ impl Conn {
             _ => {}
         }
     }
-
-    /// RFC 1191, RFC 8201: smaller segments from now on, and again what was too large.
-    fn on_packet_too_big(&mut self, mtu: u32) {
-        let least = if self.tuple.local.0.is_ipv4() {
-            552
-        } else {
-            1280
-        };
-        // An old router does not tell its MTU: fall to the least that is safe.
-        let mtu = if mtu == 0 { least } else { mtu.max(least) };
-        if mtu >= self.link.mtu {
-            return;
-        }
-        self.link.mtu = mtu;
-        self.update_mss();
-        if self.on_host() {
-            self.board.mark_oversized_lost(self.snd.mss.bytes());
-        } else {
-            self.wanted.claim = true;
-        }
-    }
 }

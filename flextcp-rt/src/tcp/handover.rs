@@ -35,6 +35,7 @@ impl Conn {
             && !self.recovery.probe_due
             && self.retransmits == 0
             && !self.timers.is_set(Timer::Persist)
+            && !self.path_mtu.is_searching()
     }
 
     /// The words for the NIC.

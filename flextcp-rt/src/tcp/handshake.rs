@@ -15,6 +15,7 @@ use super::conn::{
 };
 use super::counters::ConnCounters;
 use super::delivery::Delivery;
+use super::pmtu::PathMtu;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -251,6 +252,7 @@ impl Conn {
             orphan: false,
             listener: None,
             soft_error: None,
+            path_mtu: PathMtu::default(),
             wanted: Wanted::default(),
             attached: false,
             watched_nxt: iss,

@@ -10,6 +10,7 @@ use flextcp_nic::wire::{SackBlocks, TcpFlags, TcpPacket};
 
 use super::congestion::AckSample;
 use super::conn::{Conn, Context};
+use super::pmtu::SUSPICION;
 use super::rack::Reordering;
 use super::scoreboard::Delivered;
 use super::timer::Timer;
@@ -214,6 +215,7 @@ impl Conn {
         let data_from = self.snd.una.latest(self.snd.iss + 1);
         let data = ack.earliest(self.snd.end).since(data_from);
         self.snd.una = ack;
+        self.on_mtu_probe_acked();
         self.counters.bytes_acked += u64::from(data);
         if data > 0 {
             if let Some(buffers) = &mut self.buffers {
@@ -455,6 +457,9 @@ impl Conn {
         self.retransmits += 1;
         self.backoff += 1;
         self.counters.timeouts += 1;
+        if cx.config.mtu_probing && self.retransmits >= SUSPICION {
+            self.suspect_black_hole(cx.now);
+        }
         // One reduction for one flight: a timeout in the middle of fast recovery is not a new loss (as Linux).
         let first = match self.recovery.phase {
             Phase::Open => true,

@@ -84,6 +84,7 @@ impl Conn {
 
     /// Sends `start..end` again, the beginning of a segment in flight.
     fn retransmit(&mut self, now: Instant, start: SeqNum, end: SeqNum) -> Plan {
+        self.on_mtu_probe_lost(now, start);
         let len = end.since(start);
         let in_flight = self.in_flight().saturating_add(len);
         let stamp = self.delivery.stamp(now, false, in_flight);
@@ -186,6 +187,9 @@ impl Conn {
             return None;
         }
         self.restart_after_idle(now);
+        if let Some(len) = self.mtu_probe_len(now) {
+            return Some(self.send_new(now, len, false));
+        }
         let full = self.payload_limit();
         let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
         let mut len = unsent.min(full);

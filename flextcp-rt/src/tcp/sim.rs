@@ -94,6 +94,8 @@ pub(super) struct Sim {
     /// Every segment sent: (by, segment, payload length).
     pub(super) log: Vec<(usize, SegmentRepr, usize)>,
     pub(super) keep_log: bool,
+    /// IP packets larger than this vanish without a word.
+    pub(super) narrow: usize,
     /// Frames to these hosts vanish.
     pub(super) cut: [bool; 2],
     /// What is sent arrives no earlier: the path stands still.
@@ -128,6 +130,7 @@ impl Sim {
             rng: Rng(seed),
             log: Vec::new(),
             keep_log: true,
+            narrow: usize::MAX,
             cut: [false; 2],
             stalled_until: Instant::ZERO,
             drops: Vec::new(),
@@ -261,7 +264,7 @@ impl Sim {
 
     /// Puts a frame on the wire to `to`.
     pub(super) fn send(&mut self, to: usize, mut frame: Frame) {
-        if self.cut[to] || self.rng.chance(self.impairment.loss) {
+        if self.cut[to] || frame.len() - 14 > self.narrow || self.rng.chance(self.impairment.loss) {
             return;
         }
         if self.rng.chance(self.impairment.mark) {

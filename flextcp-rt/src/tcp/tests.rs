@@ -2,6 +2,7 @@
 
 mod injection;
 mod orphans;
+mod path_mtu;
 mod syn_flood;
 
 use std::net::SocketAddr;
