@@ -33,8 +33,11 @@ void fx_pace_sent(FX_LOCAL fx_u32 *f, fx_u32 now_ms, fx_u32 now_ns, fx_u32 bytes
         f[FX_FL_PACE_NS] = now_ns;
     }
     /* Milliseconds first, so that the rest times a million fits two words. */
-    whole = fx_divide(0u, bytes, rate, &high);
-    bytes -= whole * rate;
+    whole = 0u;
+    if (bytes >= rate) {
+        whole = fx_divide(0u, bytes, rate, &high);
+        bytes -= whole * rate;
+    }
     /* bytes * 1000000 in two words: 1000000 = 15 * 65536 + 16960. */
     low = (bytes & 0xffffu) * 16960u;
     nanos = (bytes & 0xffffu) * 15u + (bytes >> 16) * 16960u;

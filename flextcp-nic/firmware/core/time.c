@@ -5,9 +5,15 @@
 fx_u32 fx_divide(fx_u32 high, fx_u32 low, fx_u32 by, FX_LOCAL fx_u32 *high_out)
 {
     fx_u32 rest = 0u;
-    fx_u32 bit;
+    fx_u32 bit = 0u;
     fx_u32 carry;
-    for (bit = 0u; bit < 64u; bit++) {
+    /* Leading zeros give none but zeros. */
+    while (bit < 56u && high >> 24 == 0u) {
+        high = (high << 8) | (low >> 24);
+        low <<= 8;
+        bit += 8u;
+    }
+    for (; bit < 64u; bit++) {
         carry = rest >> 31;
         rest = (rest << 1) | (high >> 31);
         high = (high << 1) | (low >> 31);

@@ -67,6 +67,18 @@ impl Writer {
     }
 }
 
+/// The C files of a folder of the firmware.
+pub(in crate::queue) fn sources(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware");
+    let entries = std::fs::read_dir(root.join(folder)).expect("the firmware is there");
+    let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut files: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|ext| ext == "c"))
+        .collect();
+    files.sort();
+    files
+}
+
 /// A build of the runner.
 pub(super) struct Build {
     pub(super) name: String,
@@ -158,11 +170,8 @@ impl Build {
         for include in ["include", "core", "test"] {
             command.arg("-I").arg(root.join(include));
         }
-        for folder in ["core", "test"] {
-            let entries = std::fs::read_dir(root.join(folder)).expect("the firmware is there");
-            let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            command.args(files.filter(|file| file.extension().is_some_and(|ext| ext == "c")));
-        }
+        command.args(sources("core"));
+        command.args(["step.c", "runner.c"].map(|file| root.join("test").join(file)));
         let output = command
             .arg("-o")
             .arg(&program)
