@@ -72,6 +72,9 @@ static void classify(struct fx_nic *nic, fx_u32 item, fx_u32 packet, fx_u32 leng
     case FX_VERDICT_NOT_TCP:
     case FX_VERDICT_FRAGMENT:
     case FX_VERDICT_VLAN:
+    /* Broadcasts of ARP and groups of ND among them, and packets that are for somebody else. */
+    case FX_VERDICT_NOT_UNICAST:
+    case FX_VERDICT_EXTENSION:
         words[ITEM_PACKET] = 0u;
         not_ours(nic, packet, length);
         fx_item_free(nic, item);
