@@ -11,11 +11,17 @@ pub(crate) fn keepalive(socket: &SockRef<'_>) -> io::Result<Option<KeepAlive>> {
     if !socket.keepalive()? {
         return Ok(None);
     }
-    Ok(Some(KeepAlive {
+    #[cfg(not(windows))]
+    return Ok(Some(KeepAlive {
         time: socket.tcp_keepalive_time()?,
         interval: socket.tcp_keepalive_interval()?,
         count: socket.tcp_keepalive_retries()?,
-    }))
+    }));
+    #[cfg(windows)]
+    return Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this system does not tell the times of keep-alive probes",
+    ));
 }
 
 pub(crate) fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) -> io::Result<()> {

@@ -13,6 +13,8 @@
 //! path of the host half never waits, and that of the app half waits only while a resize copies.
 
 mod memory;
+#[cfg(all(flextcp_loom, test))]
+mod models;
 mod pool;
 mod recv;
 mod send;

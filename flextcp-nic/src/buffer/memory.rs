@@ -13,6 +13,9 @@ pub(crate) struct Memory {
     base: NonNull<u8>,
     shift: u32,
     pool: Arc<Pool>,
+    /// One for each byte: loom reports a race on it as one on the byte.
+    #[cfg(all(flextcp_loom, test))]
+    watch: Vec<loom::cell::UnsafeCell<()>>,
 }
 
 // SAFETY: all access to the bytes is through the unsafe methods below, whose callers exclude data races.
@@ -26,7 +29,13 @@ impl Memory {
     /// # Safety
     /// `base` points to `1 << shift` initialized bytes that the pool passes on with their ownership.
     pub(super) unsafe fn from_raw(base: NonNull<u8>, shift: u32, pool: Arc<Pool>) -> Self {
-        Self { base, shift, pool }
+        Self {
+            base,
+            shift,
+            pool,
+            #[cfg(all(flextcp_loom, test))]
+            watch: (0..1 << shift).map(|_| Default::default()).collect(),
+        }
     }
 
     /// Bytes.
@@ -44,11 +53,20 @@ impl Memory {
         (offset, first, len - first)
     }
 
+    #[cfg(all(flextcp_loom, test))]
+    fn touch(&self, position: u64, len: usize, touch: impl Fn(&loom::cell::UnsafeCell<()>)) {
+        let (offset, first, second) = self.span(position, len);
+        let parts = [&self.watch[offset..offset + first], &self.watch[..second]];
+        parts.into_iter().flatten().for_each(touch);
+    }
+
     /// Copies `bytes` to `position`.
     ///
     /// # Safety
     /// Nobody else reads or writes the bytes at `position..position + bytes.len()` meanwhile.
     pub(crate) unsafe fn write(&self, position: u64, bytes: &[u8]) {
+        #[cfg(all(flextcp_loom, test))]
+        self.touch(position, bytes.len(), |byte| byte.with_mut(|_| ()));
         let (offset, first, second) = self.span(position, bytes.len());
         // SAFETY: `span` keeps both parts within the block, `bytes` does not overlap it as the caller has
         // exclusive use of the target, and `first + second == bytes.len()`.
@@ -80,6 +98,8 @@ impl Memory {
     /// # Safety
     /// Nobody writes these bytes while the slices live.
     pub(crate) unsafe fn slices(&self, position: u64, len: usize) -> [&[u8]; 2] {
+        #[cfg(all(flextcp_loom, test))]
+        self.touch(position, len, |byte| byte.with(|_| ()));
         let (offset, first, second) = self.span(position, len);
         // SAFETY: `span` keeps both parts within the block, all of which is initialized; nobody writes them.
         unsafe {

@@ -14,10 +14,10 @@ pub const MIN_BLOCK: u32 = 1 << MIN_SHIFT;
 /// Largest block: the largest window TCP can advertise (RFC 7323, section 2.3).
 pub const MAX_BLOCK: u32 = 1 << MAX_SHIFT;
 
-#[cfg(not(all(loom, test)))]
+#[cfg(not(all(flextcp_loom, test)))]
 const MIN_SHIFT: u32 = 12;
 /// Models run over rings of four bytes.
-#[cfg(all(loom, test))]
+#[cfg(all(flextcp_loom, test))]
 const MIN_SHIFT: u32 = 2;
 const MAX_SHIFT: u32 = 30;
 const CLASSES: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
@@ -167,7 +167,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flextcp_loom)))]
 mod tests {
     use super::*;
 

@@ -414,7 +414,7 @@ impl fmt::Debug for Chunk {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flextcp_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

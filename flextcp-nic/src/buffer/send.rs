@@ -296,7 +296,7 @@ impl fmt::Debug for SendWriter {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flextcp_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,12 +1,12 @@
-//! The atomics and locks of the rings, loom's under `cfg(loom)`.
+//! The atomics and locks of the rings; loom's in models (`cfg(flextcp_loom)`: `cfg(loom)` would change other crates too).
 
-#[cfg(not(all(loom, test)))]
+#[cfg(not(all(flextcp_loom, test)))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::{Mutex, MutexGuard};
 }
 
-#[cfg(all(loom, test))]
+#[cfg(all(flextcp_loom, test))]
 mod imp {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
