@@ -65,7 +65,7 @@ impl Program {
         text: &str,
         read: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, Refusal> {
-        let preprocessor = preprocess::Preprocessor::new(&["FX_TARGET_NFP"]);
+        let preprocessor = preprocess::Preprocessor::default();
         let (tokens, files) = preprocessor.program(name, text, read)?;
         // The list always ends with `End`.
         let end = tokens

@@ -33,21 +33,6 @@ struct Branch {
 }
 
 impl Preprocessor {
-    /// With these words defined as 1.
-    pub(crate) fn new(defines: &[&str]) -> Self {
-        let mut this = Self::default();
-        for define in defines {
-            let span = Span::START;
-            let kind = Kind::Number {
-                value: 1,
-                width: None,
-            };
-            let token = Token { kind, span };
-            this.macros.insert((*define).to_owned(), vec![token]);
-        }
-        this
-    }
-
     /// Reads a program from `name`, whose text is `text`; includes are read by `read`, relative to the file.
     pub(crate) fn program(
         mut self,

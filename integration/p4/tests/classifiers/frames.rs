@@ -227,7 +227,8 @@ fn segment(rng: &mut Rng, model: &Model, from: u16, to: u16) -> Vec<u8> {
     segment.extend(window.to_be_bytes());
     segment.extend([0; 4]);
     segment.extend(options);
-    segment.extend((0..rng.below(40)).map(|_| rng.byte()));
+    let payload = if rng.one_in(4) { 0 } else { rng.below(40) };
+    segment.extend((0..payload).map(|_| rng.byte()));
     segment
 }
 
