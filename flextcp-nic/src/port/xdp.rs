@@ -4,6 +4,7 @@
 //! of its queues, a [`Port`](crate::port::Port); [`Steering`] says which addresses and ports are ours. `docs/af-xdp.md`
 //! tells modes, capabilities and limits.
 
+mod circulation;
 mod interface;
 mod mapping;
 mod packet;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 /// A mapping, unmapped on drop.
 #[derive(Debug)]
@@ -31,12 +31,19 @@ impl Mapping {
                 )
             }
         };
-        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+        let flags = MapFlags::PRIVATE;
         let base = if huge {
             map(flags | MapFlags::HUGETLB).or_else(|_| map(flags))
         } else {
             map(flags)
         }?;
+        // Thousands of frames in pages of 4 KiB are more than a TLB holds. Both are wishes: without them the pages
+        // come small, and one by one.
+        // SAFETY: the range is the mapping just made; neither advice changes what it holds.
+        unsafe {
+            let _ = mm::madvise(base, len, Advice::LinuxHugepage);
+            let _ = mm::madvise(base, len, Advice::LinuxPopulateWrite);
+        }
         Ok(Self {
             base: NonNull::new(base.cast()).expect("mmap never returns null"),
             len,

@@ -41,9 +41,6 @@ pub struct XdpPort {
     counters: PortCounters,
     /// Frames longer than the interface takes, dropped.
     oversize: u64,
-    /// Received chunks that found the fill ring full: the kernel shows a frame before it gives the place free that
-    /// its chunk came from (`xsk_flush`).
-    withheld: Vec<u64>,
     // The program and its maps live as long as any queue.
     attached: Arc<Attached>,
     queue: u32,
@@ -67,7 +64,6 @@ impl XdpPort {
             checksum,
             counters,
             oversize: 0,
-            withheld: Vec::new(),
             attached,
             queue,
         })
@@ -178,17 +174,19 @@ impl Port for XdpPort {
         self.wake.disarm(self.socket.as_fd())?;
         let mut frames = 0;
         let mut unfilled = 0;
-        while let Some(&address) = self.withheld.last()
-            && self.socket.fill.push(address)
-        {
-            self.withheld.pop();
-            unfilled += 1;
-        }
+        self.socket.chunks.saw(self.socket.rx.refresh());
+        unfilled += self.socket.chunks.top_up(&mut self.socket.fill);
         while frames < budget {
             let Some(count) = self.next_frame() else {
                 break;
             };
-            let Socket { rx, fill, umem, .. } = &mut self.socket;
+            let Socket {
+                rx,
+                fill,
+                umem,
+                chunks,
+                ..
+            } = &mut self.socket;
             let mut fragments: [&[u8]; MAX_FRAGMENTS] = [&[]; MAX_FRAGMENTS];
             let mut valid = count as usize <= MAX_FRAGMENTS;
             let mut bytes = 0;
@@ -219,10 +217,7 @@ impl Port for XdpPort {
             for index in 0..count {
                 if let Some(desc) = rx.peek(index) {
                     // A chunk is named by any address inside of it.
-                    let address = desc.addr & !u64::from(CHUNK - 1);
-                    if !fill.push(address) {
-                        self.withheld.push(address);
-                    }
+                    chunks.give_back(desc.addr & !u64::from(CHUNK - 1), fill);
                 }
             }
             rx.release(count);

@@ -15,6 +15,7 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, socket_with};
 
 use super::XdpConfig;
+use super::circulation::Circulation;
 use super::mapping::Mapping;
 use super::ring::{Consumer, Producer};
 use super::umem::{CHUNK, METADATA, Umem};
@@ -35,6 +36,7 @@ pub(super) struct Socket {
     pub(super) rx: Consumer<XdpDesc>,
     pub(super) tx: Producer<XdpDesc>,
     pub(super) fill: Producer<u64>,
+    pub(super) chunks: Circulation,
     pub(super) completion: Consumer<u64>,
     pub(super) zero_copy: bool,
     pub(super) multi_buffer: bool,
@@ -156,11 +158,6 @@ impl Socket {
         let completion = map::<u64>(&fd, XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, tx_size)?;
 
         let mut fill = Producer::new(fill, &offsets.fr, rx_size)?;
-        for chunk in umem.rx_chunks() {
-            let pushed = fill.push(chunk);
-            debug_assert!(pushed, "the fill ring has an entry for every receive chunk");
-        }
-        fill.submit();
 
         // With neither XDP_COPY nor XDP_ZEROCOPY the kernel takes zero-copy where the driver has it.
         let mut flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
@@ -171,10 +168,14 @@ impl Socket {
         widen_transmit(&fd, tx_size);
 
         let zero_copy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
+        let mut chunks = Circulation::new(umem.rx_chunks(), zero_copy);
+        chunks.top_up(&mut fill);
+        fill.submit();
         Ok(Self {
             rx: Consumer::new(rx, &offsets.rx, rx_size)?,
             tx: Producer::new(tx, &offsets.tx, tx_size)?,
             fill,
+            chunks,
             completion: Consumer::new(completion, &offsets.cr, tx_size)?,
             zero_copy,
             multi_buffer,
