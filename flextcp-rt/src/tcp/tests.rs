@@ -1,5 +1,6 @@
 //! The engine against itself: handshakes, data, loss, closing.
 
+mod ancestors;
 mod injection;
 mod orphans;
 mod path_mtu;

@@ -295,3 +295,75 @@ fn another_syn_in_syn_received_is_told_where_we_are() {
     sim.inject(1, &rst, &[]);
     assert_eq!(sim.hosts[1].engine.half_open.len(), 0);
 }
+
+#[test]
+fn time_wait_gives_way_to_a_larger_number_and_to_nothing_else() {
+    let mut sim = Sim::plain();
+    sim.hosts[0].engine.config.timestamps = false;
+    let (client, server) = sim.pair();
+    sim.close(1, server);
+    sim.settle();
+    sim.close(0, client);
+    sim.settle();
+    let waiting = |sim: &Sim| sim.hosts[1].engine.time_wait.len();
+    assert_eq!(waiting(&sim), 1);
+    let mut segment = sim.sent(0, TcpFlags::FIN)[0];
+    let next = segment.seq + 1;
+    sim.run(SECOND);
+    sim.log.clear();
+    // The FIN again: acknowledged again, and the wait begins anew.
+    sim.inject(1, &segment, &[]);
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 1);
+    // RFC 1337: a RST does not end it. An old SYN is answered with where we are.
+    segment.flags = TcpFlags::RST;
+    segment.seq = next;
+    sim.inject(1, &segment, &[]);
+    segment.flags = TcpFlags::SYN;
+    segment.seq = next - 100_000;
+    sim.run(SECOND);
+    sim.inject(1, &segment, &[]);
+    assert_eq!(waiting(&sim), 1);
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 2);
+    assert_eq!(sim.sent(1, TcpFlags::SYN).len(), 0);
+    segment.seq = next + 1;
+    sim.inject(1, &segment, &[]);
+    assert_eq!(waiting(&sim), 0);
+    // Beyond all that the old connection could have sent.
+    let answer = sim.sent(1, TcpFlags::SYN)[0];
+    assert_eq!(answer.ack, segment.seq + 1);
+    assert!(answer.seq.after(segment.ack + 65_535));
+}
+
+#[test]
+fn an_unreachable_host_ends_an_attempt_and_explains_a_timeout() {
+    use flextcp_nic::wire::{IcmpError, IcmpErrorKind, Unreachable};
+    let unreachable = |sim: &mut Sim, id: ConnId, hard: bool| {
+        let conn = sim.hosts[0].engine.conns.get(id).unwrap();
+        let error = IcmpError {
+            tuple: conn.tuple,
+            seq: conn.snd.una,
+            kind: IcmpErrorKind::Unreachable {
+                reason: Unreachable::Host,
+                hard,
+            },
+        };
+        sim.hosts[0].engine.on_icmp(sim.now, &error);
+        sim.drive_all();
+    };
+    let (mut sim, client, _, _) = victim();
+    sim.cut = [true, true];
+    sim.write(0, client, b"anybody?");
+    sim.drive_all();
+    for hard in [false, true] {
+        unreachable(&mut sim, client, hard);
+        assert_eq!(sim.state(0, client), State::Established);
+    }
+    let attempt = sim.connect(50_000, SocketOptions::default());
+    sim.drive_all();
+    unreachable(&mut sim, attempt, false);
+    assert_eq!(sim.state(0, attempt), State::SynSent);
+    unreachable(&mut sim, attempt, true);
+    assert_eq!(sim.hosts[0].failed, [(attempt, ConnError::HostUnreachable)]);
+    sim.run(1200 * SECOND);
+    assert_eq!(sim.hosts[0].failed[1], (client, ConnError::HostUnreachable));
+}

@@ -1,0 +1,68 @@
+//! `docs/COMPLIANCE.md` names tests: each of them exists.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_named_test_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/COMPLIANCE.md")).unwrap();
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        // The last column; a row without a test proves nothing.
+        let Some(tests) = line
+            .strip_prefix("| ")
+            .and_then(|row| row.trim_end_matches([' ', '|']).rsplit(" | ").next())
+        else {
+            continue;
+        };
+        if tests == "test" {
+            continue;
+        }
+        let names: Vec<_> = tests
+            .split('`')
+            .filter(|name| name.contains("::"))
+            .collect();
+        if names.is_empty() {
+            missing.push(format!("line {}: no test", number + 1));
+        }
+        for name in names {
+            named += 1;
+            if !exists(&root, name) {
+                missing.push(format!("line {}: {name}", number + 1));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "docs/COMPLIANCE.md:\n{}",
+        missing.join("\n")
+    );
+    assert!(
+        named > 100,
+        "only {named} tests found: has the table changed its form?"
+    );
+}
+
+/// Whether `file::function` is a function under a test attribute.
+fn exists(root: &Path, name: &str) -> bool {
+    let Some((file, function)) = name.split_once("::") else {
+        return false;
+    };
+    let Ok(source) = fs::read_to_string(root.join(file)) else {
+        return false;
+    };
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let heads = [format!("fn {function}("), format!("async fn {function}(")];
+    lines.iter().enumerate().any(|(at, line)| {
+        heads.iter().any(|head| line.starts_with(head.as_str()))
+            && lines[..at]
+                .iter()
+                .rev()
+                .take_while(|line| {
+                    line.starts_with("#[") || line.starts_with("//") || line.is_empty()
+                })
+                .any(|line| line.contains("test"))
+    })
+}
