@@ -122,4 +122,6 @@ mod differential;
 mod engines;
 #[cfg(test)]
 mod generate;
+#[cfg(all(test, feature = "firmware"))]
+mod portability;
 pub mod ring;

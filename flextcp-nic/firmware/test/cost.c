@@ -115,6 +115,12 @@ static void turn(const char *operation, int prepare_only)
             (void)fx_ack_header(f, 1u << 20, 1001u, mac, header);
             fx_ack_sent(f, 0u);
         }
+    } else if (strcmp(operation, "checksum") == 0) {
+        flow(FX_FLOW_TIMESTAMPS);
+        (void)fx_emit(f, 1u, 1u, 0x10u, 100u, 0u, 5u, 100u, mac, header);
+        if (!prepare_only) {
+            fx_finish_checksum(header, 66u, 12345u);
+        }
     } else if (strcmp(operation, "bump") == 0) {
         flow(FX_FLOW_TIMESTAMPS);
         if (!prepare_only && fx_flow_bump(f, 1u, 1448u, 0u) != 0) {

@@ -3,7 +3,7 @@
 //! `FLEXTCP_TEST_SEED=N` repeats a run. A difference is reported as the one step that makes it, with the state before it.
 
 mod model;
-mod runner;
+pub(super) mod runner;
 mod steps;
 
 use model::Model;

@@ -79,6 +79,22 @@ pub(in crate::queue) fn sources(folder: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Whether a program can be run. A missing one is said, and fails under `FLEXTCP_REQUIRE_PRIVILEGED`, which CI sets.
+pub(in crate::queue) fn has(program: &str, what: &str) -> bool {
+    let status = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let there = status.is_ok_and(|status| status.success());
+    let required = std::env::var_os("FLEXTCP_REQUIRE_PRIVILEGED").is_some();
+    assert!(there || !required, "{what} needs {program}");
+    if !there {
+        eprintln!("SKIPPED: {what} needs {program}");
+    }
+    there
+}
+
 /// A build of the runner.
 pub(super) struct Build {
     pub(super) name: String,
@@ -89,8 +105,7 @@ pub(super) struct Build {
 }
 
 impl Build {
-    /// All that must agree. One whose compiler is missing is left out loudly, and fails under
-    /// `FLEXTCP_REQUIRE_PRIVILEGED`, which CI sets.
+    /// All that must agree and can be made here.
     pub(super) fn all() -> Vec<Self> {
         let strict = [
             "-std=c89",
@@ -142,24 +157,11 @@ impl Build {
     }
 
     fn is_possible(&self) -> bool {
-        let there = |program: &str| {
-            let status = Command::new(program)
-                .arg("--version")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            status.is_ok_and(|status| status.success())
-        };
-        let missing = [Some(self.compiler), self.emulator]
+        let programs = [Some(self.compiler), self.emulator];
+        programs
             .into_iter()
             .flatten()
-            .find(|program| !there(program));
-        if let Some(missing) = missing {
-            let required = std::env::var_os("FLEXTCP_REQUIRE_PRIVILEGED").is_some();
-            assert!(!required, "{} needs {missing}", self.name);
-            eprintln!("SKIPPED: {} needs {missing}", self.name);
-        }
-        missing.is_none()
+            .all(|program| has(program, &self.name))
     }
 
     pub(super) fn compile(&self, folder: &Path) -> PathBuf {
