@@ -56,33 +56,50 @@ impl Offload {
     }
 }
 
-/// How often a connection was punted lately. A few punts cost nothing; a path that loses or reorders
-/// all the time keeps its connections with the engine for a while.
+/// How much a connection gets done on the NIC between two punts that loss or reordering caused.
+///
+/// Moving there and back costs about as much as the engine's extra work on [`Self::WORTHWHILE`] segments. A
+/// connection that carried more goes back as soon as recovery is over; one that twice in a row carried less waits
+/// a round trip each time, so a path that loses or reorders all the time makes it move once in two at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hysteresis {
-    heat: u32,
-    at: Instant,
+    /// Bytes carried in both directions when it was installed.
+    carried: u64,
+    short_stays: u32,
+    until: Instant,
 }
 
 impl Hysteresis {
-    const LIMIT: u32 = 8;
-    const HALF_LIFE: Duration = Duration::from_millis(100);
+    /// Segments of a stay that pays for itself.
+    const WORTHWHILE: u64 = 8;
+    /// A round trip may be long, or not known.
+    const LONGEST: Duration = Duration::from_millis(100);
 
-    /// A punt that loss or reordering caused.
-    pub(crate) fn punted(&mut self, now: Instant) {
-        self.heat = self.heat_at(now).saturating_add(1);
-        self.at = now;
+    /// The NIC has the connection, which carried `bytes` so far.
+    pub(crate) const fn installed(&mut self, bytes: u64) {
+        self.carried = bytes;
+    }
+
+    /// A punt that loss or reordering caused, after `bytes` in all.
+    pub(crate) fn punted(&mut self, now: Instant, bytes: u64, mss: u32, rtt: Option<Duration>) {
+        let segments = bytes.saturating_sub(self.carried) / u64::from(mss.max(1));
+        if segments >= Self::WORTHWHILE {
+            self.short_stays = 0;
+            return;
+        }
+        self.short_stays += 1;
+        if self.short_stays > 1 {
+            self.until = now + rtt.unwrap_or(Self::LONGEST).min(Self::LONGEST);
+        }
+    }
+
+    /// The NIC's table is full: it is not asked again at once.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        self.until = now + Self::LONGEST;
     }
 
     fn is_calm(&self, now: Instant) -> bool {
-        self.heat_at(now) < Self::LIMIT
-    }
-
-    fn heat_at(&self, now: Instant) -> u32 {
-        let halvings = now.saturating_since(self.at).as_nanos() / Self::HALF_LIFE.as_nanos();
-        self.heat
-            .checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX))
-            .unwrap_or(0)
+        self.until <= now
     }
 }
 
@@ -90,17 +107,37 @@ impl Hysteresis {
 mod tests {
     use super::*;
 
+    const RTT: Duration = Duration::from_millis(1);
+
     #[test]
-    fn many_punts_in_a_row_keep_a_connection_off_the_nic_for_a_while() {
+    fn worthwhile_stays_never_wait() {
         let mut offload = Offload::new(OffloadPolicy::Always);
         let mut hysteresis = Hysteresis::default();
-        let mut now = Instant::from_millis(1);
-        for _ in 0..8 {
+        let mut bytes = 0;
+        for millis in 1..100 {
+            let now = Instant::from_millis(millis);
             assert!(offload.offers(&hysteresis, now));
-            hysteresis.punted(now);
-            now += Duration::from_millis(1);
+            hysteresis.installed(bytes);
+            bytes += 8 * 1448;
+            hysteresis.punted(now, bytes, 1448, Some(RTT));
         }
-        assert!(!offload.offers(&hysteresis, now));
-        assert!(offload.offers(&hysteresis, now + Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn short_stays_in_a_row_wait_a_round_trip_each() {
+        let mut offload = Offload::new(OffloadPolicy::Always);
+        let mut hysteresis = Hysteresis::default();
+        let now = Instant::from_millis(1);
+        hysteresis.punted(now, 100, 1448, Some(RTT));
+        assert!(offload.offers(&hysteresis, now), "once is chance");
+        for round in 0..10 {
+            let now = now + RTT * round;
+            hysteresis.installed(100);
+            hysteresis.punted(now, 200, 1448, Some(RTT));
+            assert!(!offload.offers(&hysteresis, now));
+            assert!(offload.offers(&hysteresis, now + RTT));
+        }
+        hysteresis.refused(now);
+        assert!(!offload.offers(&hysteresis, now + RTT));
     }
 }

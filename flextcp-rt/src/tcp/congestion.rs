@@ -19,7 +19,7 @@ use cubic::Cubic;
 use dctcp::Dctcp;
 use reno::Reno;
 
-/// Round trips below this are not paced for an algorithm that goes by its window: a window passes in less time
+/// Paths with a least round trip below this are not paced for an algorithm that goes by its window: a window passes in less time
 /// than a timer takes, and Linux paces such flows only under the `fq` scheduler.
 const LEAST_PACED_RTT: Duration = Duration::from_millis(1);
 
@@ -67,6 +67,8 @@ pub(super) struct AckSample {
     pub(super) rtt: Option<Duration>,
     /// Smoothed round trip, if known.
     pub(super) srtt: Option<Duration>,
+    /// Least round trip lately.
+    pub(super) min_rtt: Option<Duration>,
     /// Bytes in flight after it.
     pub(super) in_flight: u32,
     /// How fast a flight was delivered.
@@ -204,7 +206,7 @@ impl Congestion {
                 self.grow(&sample);
             }
         }
-        self.update_rate(sample.srtt);
+        self.update_rate(&sample);
     }
 
     fn grow(&mut self, sample: &AckSample) {
@@ -231,10 +233,11 @@ impl Congestion {
 
     /// Linux's `tcp_update_pacing_rate`: twice the window per round trip in slow start, so that it can double,
     /// and a fifth more than it after.
-    fn update_rate(&mut self, srtt: Option<Duration>) {
-        let per_second = match (self.algorithm.pacing_rate(), srtt) {
+    fn update_rate(&mut self, sample: &AckSample) {
+        let long = sample.min_rtt.is_some_and(|rtt| rtt >= LEAST_PACED_RTT);
+        let per_second = match (self.algorithm.pacing_rate(), sample.srtt) {
             (Some(rate), _) => rate.max(1),
-            (None, Some(srtt)) if srtt >= LEAST_PACED_RTT => {
+            (None, Some(srtt)) if long => {
                 let fifths = if self.window.cwnd < self.window.ssthresh / 2 {
                     10
                 } else {
@@ -384,6 +387,7 @@ mod tests {
         congestion.window.cwnd = 100_000;
         let mut sample = AckSample {
             srtt: Some(Duration::from_millis(10)),
+            min_rtt: Some(Duration::from_millis(10)),
             ..AckSample::default()
         };
         congestion.on_ack(&sample, true, true);
@@ -391,7 +395,8 @@ mod tests {
         congestion.window.ssthresh = 100_000;
         congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.pacing_rate, 12_000);
-        sample.srtt = Some(Duration::from_micros(900));
+        // A long wait on a short path is no reason to send slowly.
+        sample.min_rtt = Some(Duration::from_micros(900));
         congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.pacing_rate, 0);
     }

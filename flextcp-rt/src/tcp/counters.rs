@@ -30,6 +30,11 @@ pub(super) struct ConnCounters {
 }
 
 impl ConnCounters {
+    /// Bytes delivered, both ways.
+    pub(super) const fn carried(&self) -> u64 {
+        self.bytes_acked + self.bytes_received
+    }
+
     pub(super) fn add_to(&self, totals: &mut EngineCounters) {
         totals.connected += u64::from(self.connected);
         totals.failed += u64::from(self.failed);

@@ -128,17 +128,11 @@ impl Delivery {
         min_rtt: Option<Duration>,
     ) -> Option<RateSample> {
         self.add(now, bytes);
-        let (stamp, until) = match self.round {
-            Some(round) if in_flight > 0 => round,
-            _ => {
-                self.round = (in_flight > 0).then(|| self.start_round(now, in_flight));
-                return None;
-            }
+        let sample = match self.round {
+            Some((_, until)) if self.delivered < until => return None,
+            Some((stamp, _)) => self.sample(now, stamp, Duration::ZERO, min_rtt),
+            None => None,
         };
-        if self.delivered < until {
-            return None;
-        }
-        let sample = self.sample(now, stamp, Duration::ZERO, min_rtt);
         self.round = Some(self.start_round(now, in_flight));
         sample
     }

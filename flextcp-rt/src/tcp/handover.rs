@@ -98,6 +98,7 @@ impl Conn {
         };
         self.congestion.cwr_due = false;
         self.counters.was_offloaded = true;
+        self.hysteresis.installed(self.counters.carried());
         if self.attached {
             self.timers.start(Timer::Idle, now + cx.config.buffer_idle);
         }
@@ -111,7 +112,10 @@ impl Conn {
         ] {
             self.timers.stop(timer);
         }
-        if self.snd.end != self.snd.una {
+        if self.negotiated.sack && self.outstanding() > 0 {
+            let pto = self.probe_timeout(self.outstanding());
+            self.timers.set(Timer::Watch, now + pto);
+        } else if self.snd.end != self.snd.una {
             self.watch(now);
         }
         self.board.clear();
@@ -143,9 +147,11 @@ impl Conn {
             self.rtt.sample(cx.now, rtt);
         }
         self.on_acked(cx, notification.acked);
-        if self.negotiated.sack && notification.in_flight > self.snd.mss.bytes() {
-            // A flight whose tail may be lost: look when a probe would be due, not after an RTO.
-            let pto = self.probe_timeout(notification.in_flight);
+        // A flight whose tail, or whose acknowledgments, may be lost: look when a probe would be due, not after an
+        // RTO. More to send means that another flight follows at once.
+        let more = notification.acked > 0 && !notification.app_limited;
+        if self.negotiated.sack && (more || notification.in_flight > self.snd.mss.bytes()) {
+            let pto = self.probe_timeout(u32::MAX);
             self.timers.set(Timer::Watch, cx.now + pto);
         } else if notification.in_flight > 0 {
             self.watch(cx.now);
@@ -176,6 +182,7 @@ impl Conn {
             ece: notification.acked_ece,
             rtt: (micros > 0).then(|| Duration::from_micros(micros)),
             srtt: self.rtt.srtt(),
+            min_rtt: self.rtt.min(),
             in_flight,
             rate,
             una: self.snd.una,

@@ -80,10 +80,7 @@ impl Engine {
             conn.offered = false;
             conn.owner = Owner::Host;
             conn.buffers = Some(error.buffers);
-            // A full table is not asked again at once.
-            for _ in 0..16 {
-                conn.hysteresis.punted(cx.now);
-            }
+            conn.hysteresis.refused(cx.now);
         });
     }
 
@@ -95,13 +92,15 @@ impl Engine {
         } = returned;
         self.with_conn(now, token.into(), |conn, cx| {
             conn.offered = false;
+            conn.take_back(cx, &state, buffers);
             if matches!(
                 reason,
                 Some(Reason::OutOfOrder | Reason::DuplicateAck | Reason::Sack | Reason::Paws)
             ) {
-                conn.hysteresis.punted(cx.now);
+                let (carried, rtt) = (conn.counters.carried(), conn.rtt.srtt());
+                let mss = conn.snd.mss.bytes();
+                conn.hysteresis.punted(cx.now, carried, mss, rtt);
             }
-            conn.take_back(cx, &state, buffers);
         });
     }
 }

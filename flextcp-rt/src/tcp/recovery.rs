@@ -276,7 +276,7 @@ impl Conn {
         self.recovery.send_new = false;
         match self.recovery.phase {
             Phase::Open if self.board.lost_bytes() > 0 => {
-                self.enter_recovery(cx);
+                self.enter_recovery(cx, delivered.sacked);
                 self.proportional_rate(delivered.bytes(), lost);
             }
             // Reports of duplicates come a round trip after what they are about.
@@ -307,6 +307,7 @@ impl Conn {
             lost,
             rtt: delivered.rtt,
             srtt: self.rtt.srtt(),
+            min_rtt: self.rtt.min(),
             in_flight: self.in_flight(),
             rate,
             una: self.snd.una,
@@ -382,13 +383,16 @@ impl Conn {
         }
     }
 
-    fn enter_recovery(&mut self, cx: &Context<'_>) {
+    /// `sacked` bytes of what the scoreboard holds are of the acknowledgment that brought the loss to light.
+    fn enter_recovery(&mut self, cx: &Context<'_>, sacked: u32) {
         self.counters.fast_recoveries += 1;
         self.prepare_undo();
         self.congestion.on_loss(cx.now);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;
-        self.recovery.prr_delivered = 0;
+        // What arrived while reordering was borne with counts: otherwise nothing beside the first retransmission
+        // may go out, and nobody would notice its loss.
+        self.recovery.prr_delivered = self.board.sacked_bytes().saturating_sub(sacked);
         self.recovery.prr_out = 0;
         self.recovery.recover_flight = self.outstanding().max(1);
         self.timers.stop(Timer::LossProbe);
@@ -418,11 +422,14 @@ impl Conn {
             }
             limit.min(ssthresh.saturating_sub(in_flight))
         };
-        // The first retransmission goes out whatever the window says.
-        let send = if recovery.prr_out == 0 {
-            send.max(mss)
-        } else {
+        // The first retransmission goes out whatever the window says, and one segment more below the threshold:
+        // alone, its loss would be found by a timeout only.
+        let send = if recovery.prr_out > 0 {
             send
+        } else if in_flight + 2 * mss <= ssthresh {
+            send.max(2 * mss)
+        } else {
+            send.max(mss)
         };
         self.congestion.window.cwnd = in_flight.saturating_add(send).max(mss);
     }

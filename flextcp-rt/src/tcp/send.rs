@@ -97,6 +97,7 @@ impl Conn {
             .then(|| self.timestamp_clock(now));
         self.recovery.retransmitted(ts_val);
         self.timers.start(Timer::Retransmit, now + self.rto());
+        self.schedule_probe(now);
         self.segment(now, start, end, true)
     }
 
@@ -108,7 +109,7 @@ impl Conn {
         }
         let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
         let len = self.unsent().min(self.payload_limit());
-        if len > 0 && len <= usable {
+        if len > 0 && len <= usable && self.probes_with_new_data() {
             let fin = self.fin_due() && len == self.unsent() && len < usable;
             let plan = self.send_new(now, len, fin);
             self.probe_sent(false);

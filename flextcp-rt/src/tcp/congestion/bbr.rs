@@ -301,7 +301,10 @@ impl Bbr {
         self.state = State::Down;
         self.cycle_at = now;
         self.rounds = 0;
-        self.max_bw = [self.max_bw[1].max(self.max_bw[0] / 2), self.max_bw[1]];
+        // A cycle without a measurement says nothing.
+        if self.max_bw[1] > 0 {
+            self.max_bw[0] = self.max_bw[1].max(self.max_bw[0] / 2);
+        }
         // SplitMix64's constant walks through all values; the top bits are enough here.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.wait = Duration::from_millis(2000 + (self.random >> 54));
@@ -355,6 +358,13 @@ impl Bbr {
             let rtt = sample.srtt.unwrap_or(Duration::from_millis(1));
             (f64::from(window.cwnd) * gain / rtt.as_secs_f64().max(1e-6)) as u64
         };
+        // The least window in a round trip, whatever was measured.
+        let srtt = sample
+            .srtt
+            .unwrap_or(Duration::from_millis(1))
+            .as_secs_f64();
+        let least = (f64::from(4 * window.mss) / srtt.max(1e-6)) as u64;
+        let rate = rate.max(least);
         if self.filled || rate > self.pacing_rate {
             self.pacing_rate = rate;
         }

@@ -10,8 +10,15 @@ use super::super::conn::{Conn, Context};
 use super::super::timer::Timer;
 use super::Phase;
 
-/// Added to two round trips, so that a coarse timer does not probe at once (Linux's `TCP_TIMEOUT_MIN`).
-const SLACK: Duration = Duration::from_millis(2);
+/// Added to two round trips, so that a host that is late does not look like a loss (Linux's `TCP_TIMEOUT_MIN`
+/// is 2 ms, for its timers).
+const SLACK: Duration = Duration::from_micros(500);
+/// On a shorter round trip a delayed acknowledgment of a probe with new data would cost more than the probe
+/// saves: the last segment again is answered at once, as a duplicate.
+const SHORT_RTT: Duration = Duration::from_millis(10);
+/// Probes of one flight on such a path, at growing distance, as the timeout is many round trips away. RFC 8985 has
+/// one; the same segment again is no less clear: its duplicate is reported, or it filled the hole.
+const PROBES_ON_SHORT_RTT: u8 = 3;
 /// A single segment's acknowledgment may be delayed that long (Linux adds its least RTO).
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 
@@ -20,6 +27,8 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 pub(in crate::tcp) struct Probe {
     /// SND.NXT after the probe.
     end: SeqNum,
+    /// How many it were.
+    count: u8,
     /// It was a retransmission, which may have repaired a loss nobody saw.
     retransmission: bool,
 }
@@ -31,16 +40,31 @@ impl Conn {
             return self.rto();
         };
         let single = in_flight <= self.snd.mss.bytes();
-        srtt * 2 + if single { MAX_ACK_DELAY } else { SLACK }
+        let first = srtt * 2 + if single { MAX_ACK_DELAY } else { SLACK };
+        first * (1 << (2 * self.probes_sent()))
     }
 
-    /// Whether a flight like the one that is out now would be probed.
+    fn probes_sent(&self) -> u8 {
+        self.recovery.probe.map_or(0, |probe| probe.count)
+    }
+
+    fn is_short(&self) -> bool {
+        self.rtt.srtt().is_some_and(|srtt| srtt < SHORT_RTT)
+    }
+
+    /// Whether a flight like the one that is out now would be probed. On a short path also in fast recovery, once
+    /// all that is lost was sent again: the last acknowledgment may be what is missing, and a timeout is far.
     fn may_probe(&self) -> bool {
-        self.negotiated.sack
+        let short = self.is_short();
+        let quiet = match self.recovery.phase {
+            Phase::Open => self.board.sacked_bytes() == 0,
+            Phase::Recovery => short && self.board.lost_bytes() == 0,
+            Phase::Loss => false,
+        };
+        quiet
+            && self.negotiated.sack
             && self.state.is_synchronized()
-            && self.recovery.phase == Phase::Open
-            && self.recovery.probe.is_none()
-            && self.board.sacked_bytes() == 0
+            && self.probes_sent() < if short { PROBES_ON_SHORT_RTT } else { 1 }
             && !self.board.is_empty()
     }
 
@@ -54,12 +78,19 @@ impl Conn {
         self.timers.set(Timer::LossProbe, at.min(rto));
     }
 
+    /// Whether new data makes the better probe.
+    pub(in crate::tcp) fn probes_with_new_data(&self) -> bool {
+        !self.is_short()
+    }
+
     /// The probe timer ran out.
     pub(in crate::tcp) fn on_loss_probe(&mut self, cx: &Context<'_>) {
         if self.may_probe() {
             self.recovery.probe_due = true;
-            // RFC 8985, section 7.3: the probe puts the timeout off.
-            self.timers.set(Timer::Retransmit, cx.now + self.rto());
+            // RFC 8985, section 7.3: the probe puts the timeout off, once.
+            if self.recovery.probe.is_none() {
+                self.timers.set(Timer::Retransmit, cx.now + self.rto());
+            }
         }
     }
 
@@ -68,8 +99,10 @@ impl Conn {
         self.counters.tail_probes += 1;
         self.recovery.probe = Some(Probe {
             end: self.snd.nxt,
+            count: self.probes_sent() + 1,
             retransmission,
         });
+        self.schedule_probe(self.snd.last_sent);
     }
 
     /// RFC 8985, section 7.4: what became of the probe. `dsack` is a reported duplicate, `plain` a segment
