@@ -185,3 +185,30 @@ fn the_same_calls_give_the_same_frames() {
     };
     assert_eq!(frames(), frames());
 }
+
+/// A keep-alive time shorter than the retransmission timeout took the connection off the NIC again and again, which
+/// started the retransmission timer anew each time (found by the simulator).
+#[test]
+fn keep_alive_does_not_put_a_retransmission_off() {
+    let mut pair = Pair::new(OffloadPolicy::Always);
+    let (_, client, _) = pair.connect();
+    let keepalive = crate::options::KeepAlive {
+        time: Duration::from_millis(100),
+        interval: Duration::from_millis(100),
+        count: 100,
+    };
+    pair.a
+        .set_option(client, SocketOption::KeepAlive(Some(keepalive)))
+        .unwrap();
+    pair.settle();
+    pair.a.write(client, b"lost").unwrap();
+    pair.a.run(pair.now);
+    assert!(pair.a.is_offloaded(client));
+    assert_eq!(pair.a.drain().len(), 1);
+    let until = pair.now + Duration::from_secs(2);
+    while pair.a.drain().is_empty() {
+        let due = pair.a.poll_at().expect("a timer");
+        assert!(due < until, "nothing was sent again");
+        pair.a.run(due);
+    }
+}

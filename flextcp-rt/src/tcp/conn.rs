@@ -135,6 +135,8 @@ pub(super) struct Wanted {
     pub(super) timed_out: bool,
     /// The claim is because a tail loss probe is due.
     pub(super) probe: bool,
+    /// The claim is because nothing was heard for the keep-alive time.
+    pub(super) keepalive: bool,
     /// The buffers are to be given back.
     pub(super) release: bool,
     /// Ask the NIC for the flow's progress.

@@ -306,6 +306,9 @@ impl Conn {
         } else if wanted.probe {
             self.on_loss_probe(cx);
         }
+        if wanted.keepalive {
+            self.on_keepalive_timeout(cx);
+        }
         if wanted.shutdown && self.orphan {
             self.close(cx, true);
         } else if wanted.shutdown {
@@ -337,9 +340,12 @@ impl Conn {
         let idle_until = self.rcv.last_heard + keepalive.time;
         if idle_until > cx.now {
             self.timers.set(Timer::KeepAlive, idle_until);
+        } else if self.timers.is_set(Timer::Watch) {
+            // Data that is not acknowledged has a timer of its own, which moving to and fro would start anew.
+            self.arm_keepalive(cx.now);
         } else {
             self.wanted.claim = true;
-            self.timers.set(Timer::KeepAlive, cx.now);
+            self.wanted.keepalive = true;
         }
     }
 
@@ -348,6 +354,8 @@ impl Conn {
         let idle_until = self.rcv.last_heard + cx.config.buffer_idle;
         if idle_until > cx.now {
             self.timers.set(Timer::Idle, idle_until);
+        } else if self.timers.is_set(Timer::Watch) {
+            self.timers.set(Timer::Idle, cx.now + cx.config.buffer_idle);
         } else if matches!(self.owner, Owner::Nic(_)) {
             self.wanted.release = true;
             self.wanted.claim = true;
