@@ -10,7 +10,7 @@ pub struct Impairment {
     /// Probability that a frame is dropped.
     pub loss: f64,
     /// Probability that a burst of loss begins with a frame (the bad state of Gilbert's model): all frames are
-    /// dropped until it ends.
+    /// dropped until it ends, at the latest when none came for 100 ms.
     pub burst: f64,
     /// Frames that a burst drops on average, at least one.
     pub burst_len: u32,

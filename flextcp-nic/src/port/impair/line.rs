@@ -71,6 +71,8 @@ type Place = (Instant, u64);
 /// Frames under way at most, however long the delay.
 const MAX_WAITING: usize = 65536;
 const SPARE_BUFFERS: usize = 128;
+/// A line that was silent for so long is out of its burst of loss.
+const BURST_PAUSE: Duration = Duration::from_millis(100);
 const ETHERNET_BITS: u64 = 14 * 8;
 
 /// One direction of a bad wire, without a port: frames go in at one time and come out at another, or not.
@@ -81,6 +83,7 @@ pub struct Line {
     /// For bursts and jitter.
     second_rng: Rng,
     in_burst: bool,
+    last_entered: Instant,
     /// When the last frame that was not held back comes out.
     last_due: Instant,
     waiting: BTreeMap<Place, Waiting>,
@@ -107,6 +110,7 @@ impl Line {
             rng,
             second_rng,
             in_burst: false,
+            last_entered: Instant::ZERO,
             last_due: Instant::ZERO,
             waiting: BTreeMap::new(),
             held: Vec::new(),
@@ -154,7 +158,10 @@ impl Line {
     }
 
     /// Whether a burst swallows the next frame.
-    fn bursts(&mut self) -> bool {
+    fn bursts(&mut self, now: Instant) -> bool {
+        // A burst is of frames that come close together; one that took slow ones would take minutes of them.
+        self.in_burst &= self.last_entered + BURST_PAUSE > now;
+        self.last_entered = now;
         let ends = 1.0 / f64::from(self.config.burst_len.max(1));
         if self.in_burst {
             self.in_burst = !self.second_rng.chance(ends);
@@ -172,7 +179,7 @@ impl Line {
         checksum: RxChecksum,
     ) {
         self.counters.frames += 1;
-        let burst = self.bursts();
+        let burst = self.bursts(now);
         let jitter = self
             .second_rng
             .up_to(u64::try_from(self.config.jitter.as_nanos()).unwrap_or(u64::MAX));
