@@ -5,6 +5,7 @@
 //! | [`places`] | where a test's client and server meet |
 //! | [`process`] | child processes that die with their test, and waiting for conditions |
 //! | [`programs`] | the example servers and third-party clients |
+//! | [`sim`] | whole hosts on bad links in virtual time |
 //! | [`stats`] | what a process reports about its connections |
 //! | [`stack`] | flextcp_net and tokio::net behind one trait |
 //! | [`peer`] | the servers and loads that benchmark and tests run in processes of their own |
@@ -19,5 +20,6 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod programs;
+pub mod sim;
 pub mod stack;
 pub mod stats;
