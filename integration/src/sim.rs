@@ -16,11 +16,13 @@
 //! | `verdict` | what must hold at the end |
 //! | `trace` | hash, samples and capture of a run |
 //! | `batch` | many seeds on several threads |
+//! | `plot` | a run as SVG |
 
 mod app;
 mod batch;
 mod class;
 mod host;
+mod plot;
 mod rng;
 mod router;
 mod scenario;
@@ -31,6 +33,7 @@ mod world;
 pub use app::{AppPlan, Ending, Mode};
 pub use batch::{Batch, Failed, batch};
 pub use class::LinkClass;
+pub use plot::draw;
 pub use rng::Rng;
 pub use scenario::{ConnectionPlan, HostPlan, NetEvent, Scenario};
 pub use trace::{Recording, Sample, Trace};

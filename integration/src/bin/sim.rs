@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use integration::sim::{Batch, Recording, Scenario, batch, run_recorded};
+use integration::sim::{Batch, Recording, Scenario, batch, draw, run_recorded};
 
 /// Whole FlexTCP hosts on bad links, in virtual time. A scenario is a seed: the same seed gives the same frames.
 #[derive(Debug, Parser)]
@@ -18,6 +18,9 @@ struct Args {
     /// Write each host's frames to FILE.N.pcapng (with --seed)
     #[arg(long, value_name = "FILE", requires = "seed")]
     pcapng: Option<PathBuf>,
+    /// Draw sequence numbers, windows, round-trip times and queues over time into this directory (with --seed)
+    #[arg(long, value_name = "DIR", requires = "seed")]
+    svg: Option<PathBuf>,
     /// First seed of a range
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -47,6 +50,12 @@ fn one(seed: u64, args: &Args) -> ExitCode {
     let scenario = Scenario::random(seed);
     println!("{scenario:#?}");
     let (result, recording) = run_recorded(&scenario, args.pcapng.as_deref());
+    if let Some(directory) = &args.svg {
+        match draw(&recording, directory) {
+            Ok(files) => files.iter().for_each(|file| println!("{}", file.display())),
+            Err(error) => println!("no pictures in {}: {error}", directory.display()),
+        }
+    }
     match result {
         Ok(report) => {
             println!("{report:#?}");
