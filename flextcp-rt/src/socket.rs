@@ -19,9 +19,12 @@ mod accept;
 mod handle;
 #[cfg(target_os = "linux")]
 mod mirror;
+#[cfg(all(flextcp_loom, test))]
+mod models;
 mod readiness;
 mod runtime;
 mod stream;
+mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -6,13 +6,14 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::task::coop::poll_proceed;
 
 use super::readiness::{Direction, READABLE, Readiness, Wakers};
 use super::runtime::{Dependent, Registration, RuntimeHandle, gone};
+use super::sync::{Mutex, MutexGuard};
 use super::{Command, Stream};
 use crate::tcp::ListenerId;
 

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use super::readiness::{ERROR, READ_CLOSED, READABLE, Readiness, WRITABLE, WRITE_CLOSED, Wakers};
 use super::runtime::Dependent;
+use super::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use super::{Addresses, Core, Token};
 use crate::options::SocketOptions;
 use crate::tcp::AppBuffers;

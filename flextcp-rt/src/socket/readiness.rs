@@ -8,12 +8,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 use tokio::io::{Interest, Ready};
+
+use super::sync::{AtomicU64, Mutex, MutexGuard};
 
 pub(crate) const READABLE: u64 = 1 << 0;
 pub(crate) const WRITABLE: u64 = 1 << 1;

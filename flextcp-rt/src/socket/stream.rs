@@ -55,6 +55,11 @@ impl Stream {
         });
     }
 
+    #[cfg(all(flextcp_loom, test))]
+    pub(super) fn ring(&self) {
+        self.shared.ring_doorbell();
+    }
+
     /// An accepted connection's first bytes are usually there already (tokio 1.54 assumes the same).
     pub(crate) fn assume_accepted(&self) {
         self.shared.assume_accepted();
