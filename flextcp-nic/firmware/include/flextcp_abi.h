@@ -54,6 +54,8 @@
 #define FX_REG_TIMER_NS 27u /* NIC: nanoseconds within the millisecond. */
 #define FX_REG_SUPER_FRAME 28u /* Host: largest payload of one segment that the wire port cuts itself (TSO), 0 for none. Only an emulated NIC's. */
 #define FX_REG_RSS_MASK 29u /* Host: mask of the receive-side scaling: which queue an exception without a flow goes to is `hash & mask`. */
+#define FX_REG_CLOCK_OFFSET_MS 30u /* NIC: what the host's clock is ahead of the card's own, milliseconds. */
+#define FX_REG_CLOCK_OFFSET_NS 31u /* NIC: nanoseconds within the millisecond. */
 #define FX_REG_RSS_KEY 32u /* Where the host-written RSS (Toeplitz) key of ten words starts. */
 #define FX_REG_REGIONS 0x00000100u /* First of the region registers. */
 #define FX_REG_QUEUE_BASE 0x00000400u /* First of the queue registers. */

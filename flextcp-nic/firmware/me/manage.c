@@ -5,13 +5,12 @@
 
 int fx_running(struct fx_nic *nic)
 {
-    return nic->stopped == 0u;
+    return hal_register(nic, FX_REG_STATUS) == FX_STATUS_READY;
 }
 
 /* Stops the card until a reset. */
 void fx_fail(struct fx_nic *nic, fx_u32 failure, fx_u32 detail)
 {
-    nic->stopped = 1u;
     hal_set_register(nic, FX_REG_FAILURE, failure);
     hal_set_register(nic, FX_REG_FAILURE_DETAIL, detail);
     hal_set_register(nic, FX_REG_STATUS, FX_STATUS_FAILED);
@@ -21,8 +20,8 @@ void fx_fail(struct fx_nic *nic, fx_u32 failure, fx_u32 detail)
 void fx_now(struct fx_nic *nic, FX_LOCAL fx_u32 *ms, FX_LOCAL fx_u32 *ns)
 {
     hal_clock(nic, ms, ns);
-    *ms += nic->clock_ms;
-    *ns += nic->clock_ns;
+    *ms += hal_register(nic, FX_REG_CLOCK_OFFSET_MS);
+    *ns += hal_register(nic, FX_REG_CLOCK_OFFSET_NS);
     if (*ns >= 1000000u) {
         *ns -= 1000000u;
         *ms += 1u;
@@ -37,12 +36,13 @@ static void set_clock(struct fx_nic *nic)
     fx_u32 wanted_ns = hal_register(nic, FX_REG_CLOCK_NS);
     wanted_ns = fx_min(wanted_ns, 999999u);
     hal_clock(nic, &ms, &ns);
-    nic->clock_ms = wanted_ms - ms;
+    wanted_ms -= ms;
     if (wanted_ns < ns) {
         wanted_ns += 1000000u;
-        nic->clock_ms -= 1u;
+        wanted_ms -= 1u;
     }
-    nic->clock_ns = wanted_ns - ns;
+    hal_set_register(nic, FX_REG_CLOCK_OFFSET_MS, wanted_ms);
+    hal_set_register(nic, FX_REG_CLOCK_OFFSET_NS, wanted_ns - ns);
     hal_set_register(nic, FX_REG_CLOCK_SET, 0u);
 }
 
@@ -178,7 +178,6 @@ static void clear_all(struct fx_nic *nic)
 /* What the card is, before the first reset. */
 void fx_boot(struct fx_nic *nic, fx_u32 mtu, fx_u32 mac_high, fx_u32 mac_low, fx_u32 flow_table, fx_u32 capabilities)
 {
-    nic->stopped = 1u;
     hal_set_register(nic, FX_REG_ABI_VERSION, FX_ABI_VERSION);
     hal_set_register(nic, FX_REG_FIRMWARE_VERSION, FIRMWARE_VERSION);
     hal_set_register(
@@ -204,7 +203,6 @@ static int reset(struct fx_nic *nic)
     fx_u32 failed;
     int did = 0;
     if (hal_register(nic, FX_REG_STATUS) != FX_STATUS_RESETTING) {
-        nic->stopped = 1u;
         hal_set_register(nic, FX_REG_STATUS, FX_STATUS_RESETTING);
         did = 1;
     }
@@ -219,9 +217,8 @@ static int reset(struct fx_nic *nic)
     }
     clear_all(nic);
     hal_set_register(nic, FX_REG_EPOCH, hal_register(nic, FX_REG_EPOCH) + 1u);
-    hal_set_register(nic, FX_REG_STATUS, FX_STATUS_READY);
     hal_set_register(nic, FX_REG_RESET_DONE, wanted);
-    nic->stopped = 0u;
+    hal_set_register(nic, FX_REG_STATUS, FX_STATUS_READY);
     return 1;
 }
 

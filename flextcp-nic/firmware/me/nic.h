@@ -142,6 +142,7 @@
 #define TAG_CONTROL 0x40000000u /* a queue's control block */
 #define TAG_KIND 0xf0000000u
 
+/* What an engine knows of the card. All that changes and that engines share is in the memories and registers. */
 struct fx_nic {
     FX_MEM fx_u32 *entries;
     FX_MEM fx_u32 *buckets;
@@ -156,10 +157,7 @@ struct fx_nic {
     fx_u32 groups;
     fx_u32 item_count;
     fx_u32 bucket_mask;
-    fx_u32 stopped;        /* being reset, or failed */
-    fx_u32 listening;      /* owned addresses and ports */
-    fx_u32 clock_ms;       /* offset of the clock */
-    fx_u32 clock_ns;
+    fx_u32 listening;      /* owned addresses and ports; the context engine's */
     void *hal;
 };
 

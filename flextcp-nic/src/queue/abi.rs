@@ -167,6 +167,10 @@ tables! {
         SUPER_FRAME = 28;
         /// Host: mask of the receive-side scaling: which queue an exception without a flow goes to is `hash & mask`.
         RSS_MASK = 29;
+        /// NIC: what the host's clock is ahead of the card's own, milliseconds.
+        CLOCK_OFFSET_MS = 30;
+        /// NIC: nanoseconds within the millisecond.
+        CLOCK_OFFSET_NS = 31;
         /// Where the host-written RSS (Toeplitz) key of ten words starts.
         RSS_KEY = 32;
         /// First of the region registers.

@@ -129,6 +129,38 @@ fn all_compilers_take_the_sources() {
     }
 }
 
+/// The card's half of the hardware layer against declarations of our own: its types agree with themselves, no more.
+#[test]
+fn the_cards_hardware_layer_parses() {
+    if !has("gcc", "the card's layer") {
+        return;
+    }
+    for engine in ["MANAGE", "CONTEXT", "CLASSIFY", "FLOW"] {
+        let kind = format!("-DFX_ENGINE_KIND=FX_KIND_OF_{engine}");
+        let flags = [
+            "-std=gnu89",
+            "-Wno-long-long",
+            "-DFX_MOCK_SDK",
+            &kind,
+            "-fsyntax-only",
+        ];
+        let mut command = Command::new("gcc");
+        command.args(flags).args(["-Wall", "-Wextra", "-Werror"]);
+        for include in ["include", "core", "hal", "me", "test"] {
+            command.arg("-I").arg(firmware().join(include));
+        }
+        let output = command
+            .arg(firmware().join("hal/hal_nfp.c"))
+            .output()
+            .expect("the compiler runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
 /// Local memory and the card's memories are different address spaces: clang refuses a pointer to one where the other is meant.
 #[test]
 fn memories_are_not_mixed_up() {
