@@ -26,6 +26,8 @@ pub enum Suite {
     Bulk,
     /// Connections opened, used once and closed per second
     Churn,
+    /// What our program on an interface costs kernel sockets that have nothing to do with us
+    Bystander,
 }
 
 impl Suite {
@@ -35,6 +37,7 @@ impl Suite {
             Self::Rpc => "rpc",
             Self::Bulk => "bulk",
             Self::Churn => "churn",
+            Self::Bystander => "bystander",
         }
     }
 }
@@ -161,6 +164,8 @@ pub struct Case {
     pub place: Place,
     /// Which ends are ours.
     pub ours: Ends,
+    /// On our side an idle server of ours has the interface too.
+    pub beside_ours: bool,
     /// Where the kernel runs.
     pub kernel_place: Place,
     /// The acceptance target; `None` where there is none.
@@ -191,6 +196,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric,
                 place,
                 ours,
+                beside_ours: false,
                 kernel_place: place,
                 target: Some(target),
             };
@@ -240,6 +246,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric: Metric::Throughput,
                 place,
                 ours,
+                beside_ours: false,
                 kernel_place,
                 target: Some(Target::AtLeast(target)),
             };
@@ -290,6 +297,33 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 ),
             ]
         }
+        Suite::Bystander => {
+            let case = |name, work, connections, metric| Case {
+                name,
+                work,
+                connections,
+                metric,
+                place: Place::Loopback,
+                ours: Ends::KERNEL,
+                beside_ours: true,
+                kernel_place: Place::Loopback,
+                target: None,
+            };
+            vec![
+                case(
+                    "lo, kernel sockets beside us, 64 connections",
+                    Work::Rpc,
+                    64,
+                    Metric::Requests,
+                ),
+                case(
+                    "lo, kernel sockets beside us, bulk",
+                    Work::Upload,
+                    1,
+                    Metric::Throughput,
+                ),
+            ]
+        }
         Suite::Churn => {
             let case = |name, place, ours| Case {
                 name,
@@ -298,6 +332,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric: Metric::Connections,
                 place,
                 ours,
+                beside_ours: false,
                 kernel_place: place,
                 target: Some(Target::AtLeast(1.3)),
             };

@@ -101,7 +101,7 @@ impl Row {
         let (ours, kernel) = (Side::new(case, ours), Side::new(case, kernel));
         let ratio = ours.median / kernel.median.max(f64::MIN_POSITIVE);
         let verdict = match case.target {
-            _ if offloaded == 0 => Verdict::NotOffloaded,
+            _ if offloaded == 0 && !case.beside_ours => Verdict::NotOffloaded,
             None => Verdict::None,
             Some(target) if target.met(ratio) => Verdict::Met,
             Some(_) => Verdict::Missed,

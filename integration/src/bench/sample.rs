@@ -89,24 +89,29 @@ pub fn take(program: &Path, case: &Case, side: StackKind, measure: Duration) -> 
             .env(STATS_FILE, &stats);
     };
 
-    let mut command = net.server().command(program);
     let listen = SocketAddr::new(net.server_ip(), 0);
-    command
-        .args(["peer", "serve", "--stack", ends.server.name()])
-        .args([
-            "--listen",
-            &listen.to_string(),
-            "--cpu",
-            &server_cpu.to_string(),
-        ]);
-    environment(&mut command);
-    let mut server = Process::spawn(command)?;
-    let address = server.wait_line(START, "the server to listen", |line| {
-        line.strip_prefix("listening on ")?
-            .trim()
-            .parse::<SocketAddr>()
-            .ok()
-    })?;
+    let serve = |stack: StackKind| -> io::Result<(Process, SocketAddr)> {
+        let mut command = net.server().command(program);
+        command
+            .args(["peer", "serve", "--stack", stack.name()])
+            .args(["--listen", &listen.to_string()])
+            .args(["--cpu", &server_cpu.to_string()]);
+        environment(&mut command);
+        let mut server = Process::spawn(command)?;
+        let address = server.wait_line(START, "the server to listen", |line| {
+            line.strip_prefix("listening on ")?
+                .trim()
+                .parse::<SocketAddr>()
+                .ok()
+        })?;
+        Ok((server, address))
+    };
+    let beside = if case.beside_ours && side == StackKind::Flex {
+        Some(serve(StackKind::Flex)?.0)
+    } else {
+        None
+    };
+    let (server, address) = serve(ends.server)?;
 
     let mut command = net.client().command(program);
     command
@@ -136,7 +141,9 @@ pub fn take(program: &Path, case: &Case, side: StackKind, measure: Duration) -> 
         )));
     }
     let outcome: Outcome = serde_json::from_str(client.stdout.trim())?;
-    server.finish(Duration::from_secs(10))?;
+    for server in beside.into_iter().chain([server]) {
+        server.finish(Duration::from_secs(10))?;
+    }
 
     let reports = Stats::read_lines(&stats)?;
     let offloaded = (!reports.is_empty()).then(|| reports.iter().map(Stats::offloaded).sum());

@@ -29,6 +29,8 @@ enum Command {
     Bulk(Options),
     /// Connections opened, used once and closed per second
     Churn(Options),
+    /// What our program on `lo` costs kernel sockets that have nothing to do with us
+    Bystander(Options),
     /// Goodput over a bad path of 100 Mbit/s, beside Linux CUBIC; sharing, DCTCP, BBR
     Path(Options),
     /// One end of a measurement; what the others start
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Rpc(options) => measure(Suite::Rpc, &options),
         Command::Bulk(options) => measure(Suite::Bulk, &options),
         Command::Churn(options) => measure(Suite::Churn, &options),
+        Command::Bystander(options) => measure(Suite::Bystander, &options),
         Command::Path(options) => measure_path(&options),
         Command::Peer { part } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env()
