@@ -12,6 +12,8 @@
 //! app half holds around each access and the host half takes only to attach, resize or release. The data
 //! path of the host half never waits, and that of the app half waits only while a resize copies.
 
+#[cfg(target_os = "linux")]
+mod arena;
 mod memory;
 #[cfg(all(flextcp_loom, test))]
 mod models;
@@ -23,6 +25,9 @@ mod sync;
 use std::fmt;
 use std::io;
 
+#[cfg(target_os = "linux")]
+pub use arena::DmaRegion;
+pub(crate) use memory::Memory;
 pub use pool::{MAX_BLOCK, MIN_BLOCK, Pool};
 pub use recv::{Chunk, RecvReader, RecvWriter, recv_ring};
 pub use send::{SendReader, SendWriter, send_ring};

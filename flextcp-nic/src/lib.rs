@@ -10,10 +10,13 @@
 //! | [`port`] | packet I/O below the software NIC |
 //! | [`fast`], [`steer`], [`pace`], [`soft`] | the software NIC |
 //! | [`queue`] | the contract as words in memory, for hardware: descriptor rings, doorbells, the flow table |
+//! | `nfp` | the Netronome card: driver, emulated card |
 
 pub mod buffer;
 pub mod fast;
 pub mod flow;
+#[cfg(target_os = "linux")]
+pub mod nfp;
 pub mod nic;
 pub mod pace;
 pub mod port;

@@ -10,14 +10,14 @@
 
 pub mod filter;
 mod flow;
-mod owners;
+pub(crate) mod owners;
 mod receive;
 #[cfg(test)]
 mod tests;
 mod transmit;
 
 use core::time::Duration;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ use std::os::fd::BorrowedFd;
 
 use self::filter::Filter;
 use self::flow::Flow;
-use self::owners::Owners;
+use self::owners::Owned;
 use self::transmit::Queues;
 use crate::fast::rx::{self, RecvSizes};
 use crate::flow::{FlowId, FlowState, FlowTuple, Token, flags};
@@ -94,7 +94,7 @@ struct Core {
     punted: Vec<FlowKey>,
     /// Rings that may be idle, by the time to look.
     idle: VecDeque<(Instant, FlowId)>,
-    owned: HashMap<SocketAddr, Owners>,
+    owned: Owned,
     excluded: HashSet<FlowTuple>,
     counters: NicCounters,
     config: SoftConfig,
@@ -117,7 +117,7 @@ impl SoftNic {
             returns: Vec::new(),
             punted: Vec::new(),
             idle: VecDeque::new(),
-            owned: HashMap::new(),
+            owned: Owned::default(),
             excluded: HashSet::new(),
             counters: NicCounters::default(),
             config,
@@ -139,6 +139,11 @@ impl SoftNic {
 impl Core {
     fn port_info(&self) -> &PortInfo {
         &self.capabilities.port
+    }
+
+    /// Whether a filter keeps a segment of no installed flow out.
+    fn refuses(&self, tuple: &FlowTuple) -> bool {
+        !self.config.filter.allows(tuple) && !self.owned.only_connects(tuple.local_addr())
     }
 
     /// Takes a flow out of the table, for the host.
@@ -313,19 +318,31 @@ impl Nic for SoftNic {
     }
 
     fn listen(&mut self, local: SocketAddr) -> io::Result<()> {
-        self.core.take(local, |owners| &mut owners.listeners)
+        let Core {
+            owned, steering, ..
+        } = &mut self.core;
+        owned.take(local, |o| &mut o.listeners, || steering.own(local))
     }
 
     fn unlisten(&mut self, local: SocketAddr) -> io::Result<()> {
-        self.core.give_back(local, |owners| &mut owners.listeners)
+        let Core {
+            owned, steering, ..
+        } = &mut self.core;
+        owned.give_back(local, |o| &mut o.listeners, || steering.disown(local))
     }
 
     fn own(&mut self, local: SocketAddr) -> io::Result<()> {
-        self.core.take(local, |owners| &mut owners.connections)
+        let Core {
+            owned, steering, ..
+        } = &mut self.core;
+        owned.take(local, |o| &mut o.connections, || steering.own(local))
     }
 
     fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
-        self.core.give_back(local, |owners| &mut owners.connections)
+        let Core {
+            owned, steering, ..
+        } = &mut self.core;
+        owned.give_back(local, |o| &mut o.connections, || steering.disown(local))
     }
 
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {

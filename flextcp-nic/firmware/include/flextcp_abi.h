@@ -133,6 +133,7 @@
 #define FX_CONFIG_OWN_ALL 1u /* Frames for every address and port that no flow has are exceptions, not the netdev's: the wire is ours alone. */
 #define FX_CONFIG_PARTIAL_CHECKSUM 2u /* Take a partial checksum (the pseudo-header's sum) of a received frame for a right one. */
 #define FX_CONFIG_TX_CHECKSUM 4u /* Let the wire port complete TCP checksums. */
+#define FX_CONFIG_HOLD_ACKS 8u /* The ACK of received payload waits for the host's next bump of the flow, so that a reply can carry it, but no longer than a delayed one. The host bumps every flow of which it was notified, if only by nothing. */
 
 /* `REG_STATUS`. */
 #define FX_STATUS_RESETTING 1u /* Being reset. */

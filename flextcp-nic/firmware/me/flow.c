@@ -482,7 +482,9 @@ static fx_u32 take_descriptor(
             return BARRIER;
         }
         if (bumped == 0) {
-            e[FEP_WANT] |= (d[FX_DESC_BUMP_SENT] != 0u ? WANT_SEND : 0u) | (d[FX_DESC_BUMP_FREED] != 0u ? WANT_ACK : 0u);
+            e[FEP_WANT] |= (d[FX_DESC_BUMP_SENT] != 0u ? WANT_SEND : 0u) |
+                (d[FX_DESC_BUMP_FREED] != 0u || (e[FEP_WANT] & WANT_HELD) != 0u ? WANT_ACK : 0u);
+            e[FEP_WANT] &= ~WANT_HELD;
         }
     }
     fx_item_free(nic, item);
@@ -566,6 +568,9 @@ static int notify(struct fx_nic *nic, fx_u32 group, fx_u32 flow, FX_LOCAL fx_u32
     words[FX_EVENT_OUTSTANDING_MS] = f[FX_FL_OUTSTANDING_MS];
     words[FX_EVENT_OUTSTANDING_NS] = f[FX_FL_OUTSTANDING_NS];
     words[FX_EVENT_BUMPS] = f[FX_FE_BUMPS];
+    if (f[FX_FE_DELTA_RECEIVED] != 0u && (hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_HOLD_ACKS) != 0u) {
+        e[FEP_WANT] |= WANT_HELD;
+    }
     for (i = FX_FE_DELTA_RECEIVED; i <= FX_FE_DELTA_FLAGS; i++) {
         f[i] = 0u;
     }
@@ -617,7 +622,7 @@ static int hand_back(struct fx_nic *nic, fx_u32 group, fx_u32 flow, FX_LOCAL fx_
     words[ITEM_BODY + FX_EVENT_BUMPS] = f[FX_FE_BUMPS];
     tail_words(f, words);
     words[ITEM_STATE] |= ITEM_RETURNS;
-    e[FEP_WANT] &= ~(WANT_RETURN | WANT_SEND | WANT_ACK | WANT_EARLY | WANT_DEADLINE);
+    e[FEP_WANT] &= ~(WANT_RETURN | WANT_SEND | WANT_ACK | WANT_EARLY | WANT_DEADLINE | WANT_HELD);
     e[FEP_PUNT_ITEM] = 0u;
     fx_timer_clear(nic, group, flow);
     hal_store(e, f, FX_FE_PRIVATE);
@@ -757,7 +762,7 @@ static void timer(struct fx_nic *nic, fx_u32 group, fx_u32 flow, fx_u32 now_ms, 
         if (fx_time_after(e[FEP_ACK_MS], e[FEP_ACK_NS], now_ms, now_ns)) {
             fx_timer_set(nic, group, flow, e[FEP_ACK_MS], e[FEP_ACK_NS]);
         } else {
-            e[FEP_WANT] = (e[FEP_WANT] & ~WANT_DEADLINE) | WANT_ACK;
+            e[FEP_WANT] = (e[FEP_WANT] & ~(WANT_DEADLINE | WANT_HELD)) | WANT_ACK;
             e[FX_FL_FLAGS] |= FX_LOCAL_ACK_NOW;
         }
     }

@@ -96,6 +96,7 @@
 #define WANT_DEADLINE 0x040u /* a delayed ACK has its deadline */
 #define WANT_EARLY 0x080u   /* an early ACK is to be sent */
 #define WANT_FAILED 0x100u  /* a DMA failed */
+#define WANT_HELD 0x200u    /* its ACK waits for the host's next bump */
 
 /* A queue's words beside its registers. */
 #define QS_ENABLED 0u

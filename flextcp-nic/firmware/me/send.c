@@ -87,6 +87,19 @@ static void deadline_over(FX_MEM fx_u32 *e)
     e[FEP_WANT] &= ~WANT_DEADLINE;
 }
 
+static void start_deadline(
+    struct fx_nic *nic, fx_u32 group, fx_u32 flow, FX_MEM fx_u32 *e, fx_u32 now_ms, fx_u32 now_ns)
+{
+    fx_u32 delay = hal_register(nic, FX_REG_DELAYED_ACK);
+    if ((e[FEP_WANT] & WANT_DEADLINE) == 0u) {
+        fx_time_add(&now_ms, &now_ns, delay != 0u ? delay : FX_DELAYED_ACK_MICROS);
+        e[FEP_ACK_MS] = now_ms;
+        e[FEP_ACK_NS] = now_ns;
+        e[FEP_WANT] |= WANT_DEADLINE;
+        fx_timer_set(nic, group, flow, now_ms, now_ns);
+    }
+}
+
 /* Sends the ACK that is due, or starts its timer. */
 static fx_u32 acknowledge(
     struct fx_nic *nic, fx_u32 group, fx_u32 flow, FX_LOCAL fx_u32 *f, FX_MEM fx_u32 *e, FX_LOCAL const fx_u32 *mac,
@@ -94,16 +107,10 @@ static fx_u32 acknowledge(
 {
     fx_u32 header[FX_HEADER_WORDS];
     fx_u32 due = fx_ack_due(f);
-    fx_u32 delay;
     fx_u32 item;
     if (due != FX_DUE_NOW && !fx_window_update_due(f, capacity(f))) {
-        if (due == FX_DUE_DELAYED && (e[FEP_WANT] & WANT_DEADLINE) == 0u) {
-            delay = hal_register(nic, FX_REG_DELAYED_ACK);
-            fx_time_add(&now_ms, &now_ns, delay != 0u ? delay : FX_DELAYED_ACK_MICROS);
-            e[FEP_ACK_MS] = now_ms;
-            e[FEP_ACK_NS] = now_ns;
-            e[FEP_WANT] |= WANT_DEADLINE;
-            fx_timer_set(nic, group, flow, now_ms, now_ns);
+        if (due == FX_DUE_DELAYED) {
+            start_deadline(nic, group, flow, e, now_ms, now_ns);
         }
         e[FEP_WANT] &= ~WANT_ACK;
         return FX_SEND_DONE;
@@ -195,6 +202,12 @@ fx_u32 fx_flow_transmit(struct fx_nic *nic, fx_u32 group, fx_u32 flow, FX_LOCAL 
             break;
         }
         sent += segment[FX_TX_LENGTH];
+    }
+    if ((e[FEP_WANT] & (WANT_ACK | WANT_HELD)) == (WANT_ACK | WANT_HELD)) {
+        /* The host's answer may carry it. A host that never bumps gets it sent like a delayed one. */
+        fx_now(nic, &now_ms, &now_ns);
+        start_deadline(nic, group, flow, e, now_ms, now_ns);
+        e[FEP_WANT] &= ~WANT_ACK;
     }
     if (result != FX_SEND_STARVED && result != FX_SEND_STALLED && (e[FEP_WANT] & WANT_ACK) != 0u) {
         fx_now(nic, &now_ms, &now_ns);

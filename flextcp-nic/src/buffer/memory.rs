@@ -43,6 +43,11 @@ impl Memory {
         1 << self.shift
     }
 
+    /// Where it starts.
+    pub(crate) const fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// Where `len` bytes from `position` lie: offset and length of the part before the wrap, length of the
     /// part after it (from offset 0).
     fn span(&self, position: u64, len: usize) -> (usize, usize, usize) {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::OutOfBuffers;
+#[cfg(target_os = "linux")]
+use super::arena::{Arena, DmaRegion};
 use super::memory::Memory;
 
 /// Smallest block: one page. Always granted, so that a full pool slows connections down but stops none.
@@ -32,6 +34,8 @@ pub struct Pool {
     used: AtomicU64,
     cache_limit: u64,
     cache: Mutex<Cache>,
+    #[cfg(target_os = "linux")]
+    arena: Option<Arena>,
 }
 
 struct Cache {
@@ -81,7 +85,32 @@ impl Pool {
                 bytes: 0,
                 free: std::array::from_fn(|_| Vec::new()),
             }),
+            #[cfg(target_os = "linux")]
+            arena: None,
         })
+    }
+
+    /// A pool in memory that a device can reach, of at most half of the region, so that it has room for blocks of
+    /// [`MIN_BLOCK`] then, too.
+    #[cfg(target_os = "linux")]
+    pub fn in_region(region: Arc<DmaRegion>, limit: u64) -> Arc<Self> {
+        let limit = limit.min(region.len() as u64 / 2);
+        Arc::new(Self {
+            limit,
+            used: AtomicU64::new(0),
+            cache_limit: 0,
+            cache: Mutex::new(Cache {
+                bytes: 0,
+                free: std::array::from_fn(|_| Vec::new()),
+            }),
+            arena: Some(Arena::new(region)),
+        })
+    }
+
+    /// The region that all of its blocks are in, if a device can reach them.
+    #[cfg(target_os = "linux")]
+    pub fn region(&self) -> Option<&Arc<DmaRegion>> {
+        self.arena.as_ref().map(Arena::region)
     }
 
     /// Bytes in use by rings.
@@ -109,6 +138,15 @@ impl Pool {
         let size = Self::block_size(bytes);
         self.charge(size)?;
         let shift = size.trailing_zeros();
+        #[cfg(target_os = "linux")]
+        if let Some(arena) = &self.arena {
+            let Some(base) = arena.take(shift) else {
+                self.used.fetch_sub(u64::from(size), Ordering::Relaxed);
+                return Err(OutOfBuffers);
+            };
+            // SAFETY: the arena's bytes are initialized, and it has just given these out.
+            return Ok(unsafe { Memory::from_raw(base, shift, Arc::clone(self)) });
+        }
         let cached = {
             let mut cache = self.cache();
             let block = cache.free[(shift - MIN_SHIFT) as usize].pop();
@@ -143,9 +181,14 @@ impl Pool {
     /// # Safety
     /// `base` and `shift` come from one [`take`](Self::take) of this pool, and nobody uses the memory any more.
     pub(super) unsafe fn give_back(&self, base: NonNull<u8>, shift: u32) {
-        let block = Block { base, shift };
         let size = 1_u64 << shift;
         self.used.fetch_sub(size, Ordering::Relaxed);
+        #[cfg(target_os = "linux")]
+        if let Some(arena) = &self.arena {
+            arena.give_back(base, shift);
+            return;
+        }
+        let block = Block { base, shift };
         let mut cache = self.cache();
         if cache.bytes + size <= self.cache_limit {
             cache.bytes += size;

@@ -159,6 +159,51 @@ impl RecvWriter {
         self.shared.tail.store(self.tail, Ordering::Release);
     }
 
+    /// The next `n` bytes were placed by a device, where [`memory`](Self::memory) lies: makes them readable. At most
+    /// the free space.
+    pub(crate) fn publish_placed(&mut self, n: u32) {
+        let n = n.min(self.free());
+        self.placed_end = self.placed_end.max(self.tail + u64::from(n));
+        self.publish(n);
+    }
+
+    /// The memory that is attached.
+    pub(crate) const fn memory(&self) -> Option<&Arc<Memory>> {
+        self.memory.as_ref()
+    }
+
+    /// Free-running position of the tail.
+    pub(crate) const fn position(&self) -> u64 {
+        self.tail
+    }
+
+    /// Bytes before the tail that were not given back as of the last [`take_freed`](Self::take_freed).
+    pub(crate) const fn held(&self) -> u32 {
+        (self.tail - self.freed_seen) as u32
+    }
+
+    /// Takes another block, into which a device places what follows the tail: the unread bytes go there too.
+    /// Returns whether they fit; if not, nothing changed.
+    pub(crate) fn adopt(&mut self, memory: Memory) -> bool {
+        let shared = &*self.shared;
+        let mut state = lock(&shared.state);
+        let read = shared.read.load(Ordering::Relaxed);
+        let unread = (self.tail - read) as u32;
+        if unread > memory.capacity() {
+            return false;
+        }
+        if let Some(old) = &self.memory {
+            // SAFETY: published bytes are written by nobody. In the new memory only the device writes, behind the
+            // tail and within the space that is free beside these bytes.
+            unsafe { memory.copy_from(old, read, unread as usize) };
+        }
+        let memory = Arc::new(memory);
+        self.memory = Some(Arc::clone(&memory));
+        shared.replace(&mut state, Some(memory));
+        self.placed_end = self.tail;
+        true
+    }
+
     /// Bytes of space given back by the reader since the last call.
     pub fn take_freed(&mut self) -> u32 {
         let head = self.shared.head.load(Ordering::Acquire);

@@ -115,6 +115,16 @@ impl SendReader {
         written
     }
 
+    /// The memory that is attached, as of the last [`take_written`](Self::take_written).
+    pub(crate) const fn memory(&self) -> Option<&Arc<Memory>> {
+        self.memory.as_ref()
+    }
+
+    /// Free-running position of the head.
+    pub(crate) const fn position(&self) -> u64 {
+        self.head
+    }
+
     /// The bytes from `offset_from_head` on, at most `len` and those that are there, in two parts when they wrap.
     pub fn slices(&self, offset_from_head: u32, len: u32) -> [&[u8]; 2] {
         let offset = offset_from_head.min(self.len());

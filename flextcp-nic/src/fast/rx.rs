@@ -290,7 +290,7 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    pub(super) const fn new(now: Instant) -> Self {
+    pub(crate) const fn new(now: Instant) -> Self {
         Self {
             passed: 0,
             since: now,
@@ -299,7 +299,7 @@ impl Tuning {
     }
 
     /// Counts bytes that the application took; returns whether the ring of `capacity` should double.
-    fn passed(&mut self, bytes: u32, capacity: u32, now: Instant) -> bool {
+    pub(crate) fn passed(&mut self, bytes: u32, capacity: u32, now: Instant) -> bool {
         self.passed = self.passed.saturating_add(bytes);
         if self.passed < capacity {
             return false;

@@ -325,6 +325,9 @@ tables! {
         PARTIAL_CHECKSUM = 1 << 1;
         /// Let the wire port complete TCP checksums.
         TX_CHECKSUM = 1 << 2;
+        /// The ACK of received payload waits for the host's next bump of the flow, so that a reply can carry it, but no longer
+        /// than a delayed one. The host bumps every flow of which it was notified, if only by nothing.
+        HOLD_ACKS = 1 << 3;
     }
 
     /// `REG_STATUS`.

@@ -322,6 +322,7 @@ fn conforms() {
         crate::nic::conformance::Bench {
             nic: Box::new(nic),
             wire: Box::new(far),
+            pool: crate::buffer::Pool::new(16 << 20),
         }
     });
 }

@@ -109,7 +109,7 @@ pub(super) fn state(remote_port: u16) -> FlowState {
 impl Rig {
     /// Installs a flow with port 1000 at the peer, its state as `adjust` leaves it.
     pub(super) fn new(bench: Bench, adjust: impl FnOnce(&mut FlowState)) -> Self {
-        let pool = Pool::new(16 << 20);
+        let pool = Arc::clone(&bench.pool);
         let mut state = state(1000);
         adjust(&mut state);
         let (buffers, app) = rings(&pool);

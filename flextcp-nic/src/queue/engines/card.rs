@@ -80,6 +80,10 @@ struct Config {
 
 enum Nic {}
 
+#[allow(
+    clashing_extern_declarations,
+    reason = "the same C structs, in this test's names"
+)]
 unsafe extern "C" {
     fn fx_host_bar_words(config: *const Config) -> u32;
     fn fx_host_new(bar: *mut u32, config: *const Config, ops: *const Ops) -> *mut Nic;
