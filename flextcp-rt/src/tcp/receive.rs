@@ -35,7 +35,7 @@ impl Conn {
             end = end.earliest(fin);
         }
         self.rcv.mss = self.rcv.mss.max(len);
-        if len > 0 {
+        if start.before(end) {
             self.note_duplicate(start, end);
         }
         let in_order = start.at_or_before(self.rcv.nxt);
