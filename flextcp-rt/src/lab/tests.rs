@@ -212,3 +212,21 @@ fn keep_alive_does_not_put_a_retransmission_off() {
         pair.a.run(due);
     }
 }
+
+/// A flight that is lost whole, and every tail probe with it: going back to the NIC after each probe put the
+/// retransmission timer off for ever (found by the simulator).
+#[test]
+fn tail_probes_do_not_put_a_retransmission_off() {
+    let mut pair = Pair::new(OffloadPolicy::Always);
+    let (_, client, _) = pair.connect();
+    pair.settle();
+    pair.a.write(client, &[1; 10_000]).unwrap();
+    pair.a.run(pair.now);
+    assert!(pair.a.drain().len() > 5);
+    let until = pair.now + Duration::from_secs(5);
+    while pair.a.stats().recovery.timeouts == 0 {
+        let due = pair.a.poll_at().expect("a timer");
+        assert!(due < until, "no timeout");
+        pair.a.run(due);
+    }
+}

@@ -33,6 +33,8 @@ impl Conn {
             && self.probes == 0
             && !self.probe_due
             && !self.recovery.probe_due
+            // Installing starts the retransmission timer anew: while a probe is out it has to run on.
+            && self.recovery.probe.is_none()
             && self.retransmits == 0
             && !self.timers.is_set(Timer::Persist)
             && !self.path_mtu.is_searching()

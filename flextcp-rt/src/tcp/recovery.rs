@@ -47,7 +47,7 @@ pub(super) struct Recovery {
     f_rto: bool,
     /// F-RTO's step 2.b: new data before anything is sent again.
     pub(super) send_new: bool,
-    probe: Option<Probe>,
+    pub(super) probe: Option<Probe>,
     /// A tail loss probe is to be sent.
     pub(super) probe_due: bool,
 }

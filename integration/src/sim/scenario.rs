@@ -149,7 +149,7 @@ impl Scenario {
             events,
             connections,
             may_time_out,
-            limit: Duration::from_secs(2 * 3_600),
+            limit: Duration::from_secs(6 * 3_600),
         }
     }
 }
