@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`bus`] | what the driver needs of the way to a card |
 //! | `emulator` | the firmware, compiled for the host, over any port (feature `firmware`) |
+//! | [`pcie`] | a card on PCIe: found and mapped, **never run on hardware** |
 //! | `memory` | the host memory of a queue |
 //! | `setup` | bringing a card up, and again after a reset |
 //! | `flows` | who is installed, and what is to be told of it |
@@ -20,6 +21,7 @@ pub mod emulator;
 mod events;
 mod flows;
 mod memory;
+pub mod pcie;
 mod requests;
 mod setup;
 #[cfg(all(test, feature = "firmware"))]

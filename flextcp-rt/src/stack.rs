@@ -9,6 +9,7 @@
 //! | `follower` | changes of addresses, routes and neighbours |
 //! | `handover` | connections that become kernel sockets |
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
+//! | `nfp` | the Netronome card, and the emulated one |
 //! | `shard` | a thread's share of the queues |
 //! | `takeover` | kernel connections that become ours |
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
@@ -19,6 +20,7 @@ mod follower;
 mod handover;
 mod interfaces;
 mod listen;
+mod nfp;
 mod shard;
 mod takeover;
 mod tap;
@@ -103,7 +105,7 @@ impl Host {
 
     fn start(config: Config) -> Arc<Self> {
         let clock = Clock::start();
-        let pool = Pool::new(config.memory);
+        let pool = nfp::pool(&config).unwrap_or_else(|| Pool::new(config.memory));
         let kernel = match KernelView::open() {
             Ok(view) => Some(view),
             Err(error) => {

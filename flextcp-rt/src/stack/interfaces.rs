@@ -124,7 +124,7 @@ impl Host {
     /// # Errors
     /// It cannot be, and falling back is denied.
     pub(super) fn interface_cores(&self, ifindex: u32) -> io::Result<Vec<Arc<Core>>> {
-        if !matches!(self.config.nic, NicChoice::Auto | NicChoice::Soft) {
+        if !self.accelerates_interfaces() {
             return Ok(Vec::new());
         }
         let link = {
@@ -209,7 +209,12 @@ impl Host {
         found
     }
 
+    const fn accelerates_interfaces(&self) -> bool {
+        !matches!(self.config.nic, NicChoice::Off | NicChoice::Tap(_))
+    }
+
     fn attach(&self, name: &str) -> io::Result<Attached> {
+        super::nfp::check(&self.config)?;
         let mode = match self.config.xdp_mode {
             config::XdpMode::Auto => XdpMode::Auto,
             config::XdpMode::Native => XdpMode::Native,
@@ -254,10 +259,22 @@ impl Host {
         filter: Filter,
     ) -> io::Result<Arc<Core>> {
         let name = port.info().name.clone();
-        let mut nic_config = SoftConfig::new(random_secret()?);
-        nic_config.recv_sizes.max = self.config.recv_buffer_max;
-        nic_config.filter = filter;
-        let nic: Box<dyn Nic> = Box::new(SoftNic::new(port, steering, nic_config));
+        // Connections within the process never see a card.
+        let nic: Box<dyn Nic> = if super::nfp::is_chosen(&self.config) && port.info().ifindex != 0 {
+            super::nfp::nic(
+                port,
+                steering,
+                filter,
+                &self.config,
+                &self.pool,
+                random_secret()?,
+            )?
+        } else {
+            let mut nic_config = SoftConfig::new(random_secret()?);
+            nic_config.recv_sizes.max = self.config.recv_buffer_max;
+            nic_config.filter = filter;
+            Box::new(SoftNic::new(port, steering, nic_config))
+        };
         let engine = Engine::new(self.config.engine(), random_secret()?, self.pool.clone());
         let core = Core::new(name, self.clock.clone(), self.guard.clone(), nic, engine);
         self.guard.add(&core)?;

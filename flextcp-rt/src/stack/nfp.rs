@@ -1,0 +1,143 @@
+//! The Netronome card: the emulated one over an interface's queue, and what is wrong where there is none.
+
+use std::io;
+use std::sync::Arc;
+
+use flextcp_nic::buffer::{DmaRegion, Pool};
+use flextcp_nic::nfp::pcie;
+use flextcp_nic::nic::Nic;
+use flextcp_nic::port::Port;
+use flextcp_nic::steer::Steering;
+
+use crate::config::{Config, Filter, NicChoice};
+
+/// Whether a card serves the interfaces.
+pub(super) const fn is_chosen(config: &Config) -> bool {
+    matches!(config.nic, NicChoice::NfpEmulated | NicChoice::Nfp(_))
+}
+
+/// App buffers where a card reaches them; `None` where no card is chosen, or there is no address space for them, which
+/// [`nic`] then says.
+pub(super) fn pool(config: &Config) -> Option<Arc<Pool>> {
+    /// What one region's length register holds.
+    const REGION_MAX: u64 = 1 << 31;
+    if !is_chosen(config) {
+        return None;
+    }
+    let len = config.memory.saturating_mul(2).min(REGION_MAX);
+    let region = DmaRegion::private(usize::try_from(len).ok()?).ok()?;
+    Some(Pool::in_region(region, config.memory))
+}
+
+/// Whether the card that is chosen can serve at all.
+///
+/// # Errors
+/// It cannot; the text says what to do.
+pub(super) fn check(config: &Config) -> io::Result<()> {
+    match &config.nic {
+        NicChoice::NfpEmulated if cfg!(not(feature = "nfp-emu")) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this program was built without the emulated Netronome card: build it with the feature nfp-emu of \
+             flextcp-net, or set nic (FLEXTCP_NIC) to soft",
+        )),
+        NicChoice::Nfp(address) => {
+            let card = pcie::Card::find(address)?;
+            Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "{card} is there, but its driver has never run on hardware and is not started by itself: set nic \
+                     (FLEXTCP_NIC) to soft, or to nfp-emu for the firmware without the card"
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The emulated card over `port`.
+#[cfg(feature = "nfp-emu")]
+pub(super) fn nic(
+    port: Box<dyn Port>,
+    steering: Box<dyn Steering>,
+    filter: Filter,
+    config: &Config,
+    pool: &Arc<Pool>,
+    secret: [u8; 16],
+) -> io::Result<Box<dyn Nic>> {
+    use flextcp_nic::nfp::emulator::{Emulator, EmulatorConfig};
+    use flextcp_nic::nfp::{NfpConfig, NfpNic};
+
+    check(config)?;
+    let region = pool.region().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "there is no address space for app buffers that the card reaches; lower memory (FLEXTCP_MEMORY)",
+        )
+    })?;
+    let seed = u64::from_le_bytes(secret[..8].try_into().expect("eight of sixteen bytes"));
+    tracing::debug!(seed, "the emulated card's engines take turns by this seed");
+    let bus = Emulator::new(
+        port,
+        EmulatorConfig {
+            seed,
+            ..EmulatorConfig::default()
+        },
+    )?;
+    let mut nic_config = NfpConfig::new("nfp-emu", secret);
+    nic_config.recv_sizes.max = config.recv_buffer_max;
+    nic_config.filter = filter;
+    let nic = NfpNic::new(Box::new(bus), steering, region, nic_config)?;
+    Ok(Box::new(nic))
+}
+
+/// No card.
+#[cfg(not(feature = "nfp-emu"))]
+pub(super) fn nic(
+    _port: Box<dyn Port>,
+    _steering: Box<dyn Steering>,
+    _filter: Filter,
+    config: &Config,
+    _pool: &Arc<Pool>,
+    _secret: [u8; 16],
+) -> io::Result<Box<dyn Nic>> {
+    check(config)?;
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(nic: NicChoice) -> Config {
+        Config::builder().nic(nic).build().unwrap()
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_an_error_that_names_the_fix() {
+        let error = check(&config(NicChoice::Nfp("0000:ff:1f.7".into()))).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let text = error.to_string();
+        assert!(
+            text.contains("0000:ff:1f.7") && text.contains("lspci -d 19ee:"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_emulated_card_needs_its_feature() {
+        let built = cfg!(feature = "nfp-emu");
+        let result = check(&config(NicChoice::NfpEmulated));
+        assert_eq!(result.is_ok(), built);
+        if let Err(error) = result {
+            assert!(error.to_string().contains("feature nfp-emu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_card_needs_buffers_that_it_reaches() {
+        assert!(pool(&config(NicChoice::Soft)).is_none());
+        let pool = pool(&config(NicChoice::NfpEmulated)).expect("there is address space");
+        assert!(pool.region().is_some());
+        assert_eq!(pool.limit(), Config::default().memory);
+    }
+}
