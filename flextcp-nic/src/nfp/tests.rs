@@ -1,3 +1,5 @@
+mod faults;
+
 use super::emulator::{Emulator, EmulatorConfig, Schedule};
 use super::{NfpConfig, NfpNic};
 use crate::buffer::{DmaRegion, Pool};
