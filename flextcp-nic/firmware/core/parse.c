@@ -262,6 +262,10 @@ static fx_u32 parse_icmp(
     sums[1] = ipv6 != 0u ? fx_sum_add(fx_sum_add(sums[1], PROTOCOL_ICMPV6), outer->end - at) : 0u;
     sums[2] = at;
     sums[3] = outer->end - at;
+    if (sums[3] == 0u && sums[4] != 0u && fx_fold(sums[1]) != 0xffffu) {
+        /* No byte for the caller to sum, so it would not look: a message without its checksum. */
+        return FX_VERDICT_BAD_CHECKSUM;
+    }
     if (at + 8u > outer->end) {
         return FX_VERDICT_TRUNCATED;
     }
