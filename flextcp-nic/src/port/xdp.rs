@@ -34,7 +34,8 @@ use super::RxChecksum;
 /// Where in the kernel the program runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum XdpMode {
-    /// In the driver where it can, else generic; generic on veth, whose driver would have the peer cut its super-frames.
+    /// In the driver where it can, else generic; generic on a veth with one queue, whose driver would have the
+    /// peer cut its super-frames.
     #[default]
     Auto,
     /// In the driver, or not at all.

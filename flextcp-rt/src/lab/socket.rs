@@ -278,7 +278,7 @@ impl Lab {
         remote: SocketAddr,
         options: &SocketOptions,
         port: PortHold,
-    ) -> Result<(), (io::Error, Box<dyn Send>)> {
+    ) -> Result<(), (io::Error, Box<dyn Send + Sync>)> {
         let tuple = FlowTuple::new(SocketAddr::new(source, port.port()), remote);
         let link = Link {
             local_mac: self.mac,

@@ -88,8 +88,9 @@ impl XdpInterface {
         let (link, generic) = match config.mode {
             XdpMode::Native => (program.attach(device.ifindex, false), false),
             XdpMode::Generic => (program.attach(device.ifindex, true), true),
-            // In the driver a veth takes segments one by one, and its peer has to cut them.
-            XdpMode::Auto if device.driver == "veth" => {
+            // In the driver a veth takes segments one by one, and its peer has to cut them; in generic mode it does not
+            // tell its queues apart.
+            XdpMode::Auto if device.driver == "veth" && device.queues == 1 => {
                 (program.attach(device.ifindex, true), true)
             }
             XdpMode::Auto => match program.attach(device.ifindex, false) {
@@ -166,13 +167,14 @@ impl XdpInterface {
         } else {
             "copy"
         };
-        // Large frames are a matter of speed: without them the stack cuts its segments itself.
+        // Large frames are a matter of speed: without them the stack cuts its segments itself. With several queues the
+        // kernel would send them through another than the small ones, and they would overtake each other.
         let packet = PacketSocket::open(device.ifindex)
             .inspect_err(
                 |error| tracing::debug!(interface = device.name, %error, "no segmentation offload"),
             )
             .ok()
-            .filter(|_| socket.tx_checksum);
+            .filter(|_| socket.tx_checksum && device.queues == 1);
         let info = PortInfo {
             name: format!("xdp:{}/{queue} ({mode}, {copy})", device.name),
             ifindex: device.ifindex,

@@ -15,7 +15,7 @@ use crate::socket::{self, Command, Core as _, Stream};
 use crate::tcp::{AppBuffers, CommandError, Link};
 
 /// Whatever holds the local port of an outgoing connection (a kernel socket, but in the lab), until it is dropped.
-pub(crate) type PortHold = Box<dyn Send>;
+pub(crate) type PortHold = Box<dyn Send + Sync>;
 
 /// An outgoing connection as [`Core::connect`] wants it.
 pub(crate) struct ConnectRequest {

@@ -303,7 +303,7 @@ fn every_queue_has_its_socket() {
         let names = [0, 1].map(|queue| left.queue(queue).unwrap().info().name.clone());
         assert_eq!(
             names,
-            ["xdp:left/0 (generic, copy)", "xdp:left/1 (generic, copy)"]
+            ["xdp:left/0 (native, copy)", "xdp:left/1 (native, copy)"]
         );
     });
 }
