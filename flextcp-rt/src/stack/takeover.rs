@@ -38,6 +38,8 @@ impl Host {
         stream: TcpStream,
         options: SocketOptions,
     ) -> io::Result<Connection> {
+        // In a runtime without IO this panics, and names the caller as tokio's own `from_std` does.
+        drop(tokio::net::UnixDatagram::unbound()?);
         match self.take_over(stream, options) {
             Ok(stream) => Ok(Connection::Flex(stream)),
             Err((stream, reason)) => {
