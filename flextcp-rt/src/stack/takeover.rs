@@ -39,7 +39,9 @@ impl Host {
         options: SocketOptions,
     ) -> io::Result<Connection> {
         // In a runtime without IO this panics, and names the caller as tokio's own `from_std` does.
-        drop(tokio::net::UnixDatagram::unbound()?);
+        let probe = std::os::unix::net::UnixDatagram::unbound()?;
+        probe.set_nonblocking(true)?;
+        drop(tokio::net::UnixDatagram::from_std(probe)?);
         match self.take_over(stream, options) {
             Ok(stream) => Ok(Connection::Flex(stream)),
             Err((stream, reason)) => {
