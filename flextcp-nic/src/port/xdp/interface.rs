@@ -181,7 +181,10 @@ impl XdpInterface {
             mac: device.mac,
             mtu: device.mtu,
             tx_checksum: socket.tx_checksum,
-            tx_segment_max: packet.as_ref().map(|_| u32::from(u16::MAX)),
+            tx_segment_max: packet
+                .as_ref()
+                .filter(|_| self.config.segmentation)
+                .map(|_| u32::from(u16::MAX)),
         };
         let checksum = self
             .config

@@ -80,8 +80,12 @@ fn check(settings: &[&str], checksum: RxChecksum, expected_frames: fn(usize) -> 
     in_namespace(|| {
         veth("left", "right");
         ethtool("left", settings);
-        let left = XdpInterface::attach("left", XdpConfig::default()).unwrap();
-        let right = XdpInterface::attach("right", XdpConfig::default()).unwrap();
+        let config = XdpConfig {
+            segmentation: true,
+            ..XdpConfig::default()
+        };
+        let left = XdpInterface::attach("left", config.clone()).unwrap();
+        let right = XdpInterface::attach("right", config).unwrap();
         let mut ports = [left.queue(0).unwrap(), right.queue(0).unwrap()];
         let [a, b] = &mut ports;
         assert!(a.info().tx_checksum && a.info().tx_segment_max.is_some());
