@@ -58,7 +58,8 @@ impl Offload {
 
 /// How much a connection gets done on the NIC between two punts that loss or reordering caused.
 ///
-/// Moving there and back costs about as much as the engine's extra work on [`Self::WORTHWHILE`] segments. A
+/// Moving there and back is taken to cost as much as the engine's extra work on [`Self::WORTHWHILE`] segments: an
+/// estimate, not a measurement. A
 /// connection that carried more goes back as soon as recovery is over; one that twice in a row carried less waits
 /// a round trip each time, so a path that loses or reorders all the time makes it move once in two at most.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,7 @@
 //! How many receive chunks are in use: few while few frames wait, so that they stay in the caches; all under load.
 //!
 //! The fill ring is first in, first out: with thousands of chunks in it every frame lands in one that no cache
-//! remembers. A tenth of the requests per second over `lo` was lost to that.
+//! remembers.
 
 use super::ring::Producer;
 

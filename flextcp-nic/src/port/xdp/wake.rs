@@ -7,8 +7,8 @@ use rustix::event::epoll;
 
 /// An epoll that watches the AF_XDP socket only while the port is armed.
 ///
-/// Every frame wakes those who wait on its socket, and an epoll always waits: a busy port spent a tenth of its
-/// time in wake-ups that nobody needed. So the reactor's epoll watches this one, and this one the socket.
+/// Every frame wakes those who wait on its socket, and an epoll always waits: a busy port would pay for
+/// wake-ups that nobody needs. So the reactor's epoll watches this one, and this one the socket.
 #[derive(Debug)]
 pub(super) struct Wake {
     epoll: OwnedFd,
