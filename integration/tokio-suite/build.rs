@@ -1,10 +1,14 @@
-//! Takes tokio's test files from the locked tokio package and points them at `flextcp_net`.
+//! Takes tokio's test files, and the examples in its documentation, from the locked tokio package and points them at
+//! `flextcp_net`.
 
 use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+#[path = "build/examples.rs"]
+mod examples;
 
 /// Every file of tokio's test directory that uses the TCP types. Whole files are run where only some functions do.
 const FILES: &[&str] = &[
@@ -39,10 +43,12 @@ const FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rustc-check-cfg=cfg(tokio_unstable)");
     println!("cargo::rerun-if-changed=../../Cargo.lock");
 
-    let tests = tokio_manifest_dir()?.join("tests");
+    let tokio = tokio_manifest_dir()?;
+    let tests = tokio.join("tests");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
 
     // net_panic takes `tests/support/panic.rs` by a relative path.
@@ -51,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         copy(&tests, &out, &format!("{file}.rs"))?;
     }
+    fs::write(out.join("doc_examples.rs"), examples::generate(&tokio)?)?;
     Ok(())
 }
 
