@@ -1,4 +1,4 @@
-/* Generated from flextcp-nic/src/queue/abi.rs: change that, then run
+/* Generated from the tables in flextcp-nic/src/queue/abi: change these, then run
  *   FLEXTCP_WRITE_ABI=1 cargo test -p flextcp-nic --lib queue::generate
  */
 #ifndef FLEXTCP_ABI_H

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::abi::{Item, TABLES, Table};
+use super::abi::{Item, Table, tables};
 
-const NOTICE: &str = "Generated from flextcp-nic/src/queue/abi.rs: change that, then run";
+const NOTICE: &str =
+    "Generated from the tables in flextcp-nic/src/queue/abi: change these, then run";
 const COMMAND: &str = "FLEXTCP_WRITE_ABI=1 cargo test -p flextcp-nic --lib queue::generate";
 
 /// A documentation string without Rust's links, on one line.
@@ -29,7 +30,7 @@ fn number(value: u32) -> String {
 fn header() -> String {
     let mut out = format!("/* {NOTICE}\n *   {COMMAND}\n */\n");
     out.push_str("#ifndef FLEXTCP_ABI_H\n#define FLEXTCP_ABI_H\n");
-    for table in TABLES {
+    for table in tables() {
         let _ = writeln!(out, "\n/* {} */", plain(table.doc));
         for item in table.items {
             let _ = writeln!(
@@ -53,7 +54,7 @@ fn documentation() -> String {
          reset are told in the documentation of the module `flextcp_nic::queue`. Names are those of the C header\n\
          (`flextcp-nic/firmware/include/flextcp_abi.h`), without their `FX_`.\n",
     );
-    for table in TABLES {
+    for table in tables() {
         let _ = writeln!(out, "\n## `{}`\n\n{}\n", table.name, plain(table.doc));
         out.push_str("| name | value | |\n|---|---|---|\n");
         for item in table.items {
@@ -100,7 +101,7 @@ fn the_documentation_is_that_of_the_tables() {
 #[test]
 fn names_are_unique_and_layouts_do_not_overlap() {
     let mut names = std::collections::HashSet::new();
-    for table in TABLES {
+    for table in tables() {
         for item in table.items {
             assert!(names.insert(c_name(table, item)), "{}", c_name(table, item));
         }
@@ -113,7 +114,7 @@ fn names_are_unique_and_layouts_do_not_overlap() {
         "counter",
         "flow_state",
     ];
-    for table in TABLES.iter().filter(|table| layouts.contains(&table.name)) {
+    for table in tables().filter(|table| layouts.contains(&table.name)) {
         let mut values = std::collections::HashSet::new();
         for item in table.items {
             assert!(values.insert(item.value), "{}", c_name(table, item));
