@@ -41,7 +41,10 @@ void fx_send_next(FX_LOCAL const fx_u32 *f, fx_u32 super_frame, FX_LOCAL fx_u32 
     fx_u32 room = f[FX_FS_CWND] > in_flight ? f[FX_FS_CWND] - in_flight : 0u;
     fx_u32 mss = effective_mss(f);
     fx_u32 one = fx_min(mss, unsent);
-    fx_u32 hold_small = (f[FX_FS_FLAGS] & FX_FLOW_NO_DELAY) == 0u && fx_after(f[FX_FL_SND_SML], f[FX_FS_SND_UNA]);
+    /* One of 2 GiB ago is not in flight. */
+    fx_u32 small_in_flight =
+        fx_after(f[FX_FL_SND_SML], f[FX_FS_SND_UNA]) && !fx_after(f[FX_FL_SND_SML], f[FX_FS_SND_NXT]);
+    fx_u32 hold_small = (f[FX_FS_FLAGS] & FX_FLOW_NO_DELAY) == 0u && small_in_flight;
     fx_u32 burst = fx_burst(f[FX_FS_PACING_RATE]);
     fx_u32 len;
     fx_u32 small;

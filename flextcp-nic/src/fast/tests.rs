@@ -212,3 +212,24 @@ proptest! {
         prop_assert!(state.rcv_adv().at_or_after(edge));
     }
 }
+
+#[test]
+fn a_small_segment_of_two_gigabytes_ago_holds_none_back() {
+    let mut state = FlowState {
+        snd_una: 5,
+        snd_nxt: 5,
+        snd_end: 15,
+        snd_wnd: 65_535,
+        cwnd: 65_535,
+        ..FlowState::default()
+    };
+    state.set_mss_scales(Mss::new(1448), WindowScale::new(0), WindowScale::new(0));
+    let mut local = Local::new(&state, Instant::ZERO);
+    local.snd_sml = SeqNum(5) - ((1 << 31) + 1);
+    assert_eq!(
+        tx::next(&state, &local, 0).map(|segment| segment.len),
+        Ok(10)
+    );
+    (state.snd_nxt, local.snd_sml) = (8, SeqNum(8));
+    assert_eq!(tx::next(&state, &local, 0), Err(tx::Wait::Nagle));
+}

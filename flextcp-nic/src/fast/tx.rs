@@ -74,7 +74,10 @@ pub fn next(state: &FlowState, local: &Local, super_frame: u32) -> Result<Segmen
     }
     // Minshall's variant of Nagle's algorithm (RFC 9293, section 3.7.4), as Linux: a small segment waits only
     // while an earlier small one is unacknowledged.
-    let hold_small = !state.has(flags::NO_DELAY) && local.snd_sml.after(state.snd_una());
+    // One of 2 GiB ago is not in flight (as Linux's tcp_minshall_check).
+    let small_in_flight =
+        local.snd_sml.after(state.snd_una()) && local.snd_sml.at_or_before(state.snd_nxt());
+    let hold_small = !state.has(flags::NO_DELAY) && small_in_flight;
     if one < mss && hold_small {
         return Err(Wait::Nagle);
     }

@@ -58,8 +58,7 @@ pub struct XdpConfig {
     pub zero_copy: bool,
     /// Put frames into huge pages when the system has some reserved (`vm.nr_hugepages`).
     pub huge_pages: bool,
-    /// Send super-frames for device or kernel to cut. Off by default: bulk transfers in super-frames over veth were seen
-    /// to hang after a loss, and why is not known yet.
+    /// Send super-frames for device or kernel to cut, where either does.
     pub segmentation: bool,
     /// What to believe about received checksums; by default [`MaybePartial`](RxChecksum::MaybePartial) on `lo` and
     /// veth, [`Unverified`](RxChecksum::Unverified) elsewhere.
@@ -75,7 +74,7 @@ impl Default for XdpConfig {
             tx_ring: 2048,
             zero_copy: true,
             huge_pages: false,
-            segmentation: false,
+            segmentation: true,
             checksum: None,
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Negotiated {
 #[derive(Debug)]
 pub(super) struct SendSequence {
     pub(super) iss: SeqNum,
+    /// The SYN is not acknowledged. ISS alone does not tell: after 2 GiB it lies ahead of SND.UNA again.
+    pub(super) syn_unacked: bool,
     pub(super) una: SeqNum,
     pub(super) nxt: SeqNum,
     /// After the last byte that the application wrote; the FIN's place.
@@ -82,6 +84,18 @@ pub(super) struct SendSequence {
     pub(super) mss: Mss,
     /// When data was last sent.
     pub(super) last_sent: Instant,
+}
+
+impl SendSequence {
+    /// Sequence number of the first byte in the send ring.
+    pub(super) fn ring_start(&self) -> SeqNum {
+        self.una + u32::from(self.syn_unacked)
+    }
+
+    /// Whether a small segment is unacknowledged. One of 2 GiB ago is not (as Linux's `tcp_minshall_check`).
+    pub(super) fn small_in_flight(&self) -> bool {
+        self.small_end.after(self.una) && self.small_end.at_or_before(self.nxt)
+    }
 }
 
 /// When the next acknowledgment goes out.

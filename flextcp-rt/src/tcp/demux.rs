@@ -424,6 +424,7 @@ impl Conn {
         self.state = State::Established;
         self.syn_due = false;
         self.listener = Some(half_open.listener);
+        self.snd.syn_unacked = false;
         self.snd.una = self.snd.iss + 1;
         self.snd.nxt = self.snd.iss + 1;
         self.snd.wl1 = half_open.irs;

@@ -195,6 +195,7 @@ impl Conn {
             ts_offset,
             snd: SendSequence {
                 iss,
+                syn_unacked: true,
                 una: iss,
                 nxt: iss,
                 end: iss + 1,

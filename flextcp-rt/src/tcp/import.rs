@@ -122,6 +122,7 @@ impl Conn {
         self.state = State::Established;
         self.syn_due = false;
 
+        self.snd.syn_unacked = false;
         self.snd.una = state.snd_una;
         self.snd.end = state.snd_una;
         self.snd.wl1 = state.snd_wl1;

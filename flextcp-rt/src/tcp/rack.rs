@@ -81,7 +81,10 @@ impl Rack {
     /// A duplicate was reported: we sent again what was only late. Widens the window once per round trip.
     pub(super) fn on_dsack(&mut self, una: SeqNum, nxt: SeqNum) {
         self.reordering_seen = true;
-        if self.round.is_some_and(|end| una.before(end)) {
+        if self
+            .round
+            .is_some_and(|end| end.after(una) && end.at_or_before(nxt))
+        {
             return;
         }
         self.round = Some(nxt);

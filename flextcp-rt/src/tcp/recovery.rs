@@ -212,9 +212,9 @@ impl Conn {
     }
 
     fn advance_una(&mut self, cx: &mut Context<'_>, ack: SeqNum) {
-        let data_from = self.snd.una.latest(self.snd.iss + 1);
-        let data = ack.earliest(self.snd.end).since(data_from);
+        let data = ack.earliest(self.snd.end).since(self.snd.ring_start());
         self.snd.una = ack;
+        self.snd.syn_unacked = false;
         self.on_mtu_probe_acked();
         self.counters.bytes_acked += u64::from(data);
         if data > 0 {

@@ -136,7 +136,7 @@ impl Conn {
             flags |= TcpFlags::PSH;
         }
         self.snd.last_sent = now;
-        let offset = start.since(self.snd.una.latest(self.snd.iss + 1));
+        let offset = start.since(self.snd.ring_start());
         let mut segment = self.finish(now, start, flags);
         if len > 0 {
             self.mark_capable(&mut segment, again);
@@ -213,11 +213,7 @@ impl Conn {
         }
         // Nagle, as Minshall mends it and Linux does: at most one small segment in flight.
         let small = len < full;
-        if small
-            && !fin
-            && !self.options.nodelay
-            && !self.push_small
-            && self.snd.small_end.after(self.snd.una)
+        if small && !fin && !self.options.nodelay && !self.push_small && self.snd.small_in_flight()
         {
             return None;
         }

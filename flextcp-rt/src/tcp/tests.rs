@@ -2,6 +2,7 @@
 
 mod ancestors;
 mod injection;
+mod long_transfer;
 mod orphans;
 mod path_mtu;
 mod syn_flood;
