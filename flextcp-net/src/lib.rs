@@ -41,6 +41,7 @@
 pub use tokio::net::*;
 
 mod ext;
+pub mod observe;
 mod per_core;
 mod sockopt;
 mod support;

@@ -23,6 +23,7 @@
 //! | `FLEXTCP_FILTER` | `filter` | who may connect to what we listen on: rules separated by commas, of which the first that matches decides, as in `allow 10.0.0.0/8 port 443, deny any port 443`; see [`Filter`] | all |
 //! | `FLEXTCP_IMPAIR` | `impair` | impairment of the port, for tests (`flextcp_nic::port::impair` parses it) | none |
 //! | `FLEXTCP_CAPTURE` | `capture` | path of a pcapng file of what passes the port | none |
+//! | `FLEXTCP_CONTROL` | `control` | path of a Unix socket that answers `flextcp ss PATH` and `curl --unix-socket PATH http://flextcp/stats` (or `/metrics`, `/connections`) | none |
 //!
 //! A key that is not in the table, or a value its key does not take, is a [`ConfigError`].
 
@@ -164,6 +165,36 @@ impl fmt::Display for InterfaceAddr {
     }
 }
 
+/// A variable and its TOML twin, as documentation shows them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Setting {
+    /// Environment variable.
+    pub variable: String,
+    /// Key of the TOML file, where there is one.
+    pub key: Option<&'static str>,
+    /// What it takes, in Markdown.
+    pub values: &'static str,
+    /// What holds without it, in Markdown.
+    pub default: &'static str,
+}
+
+impl fmt::Display for Setting {
+    /// A row of a Markdown table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.map_or_else(String::new, |key| format!("`{key}` "));
+        write!(
+            f,
+            "| `{}` | {key}| {} | {} |",
+            self.variable, self.values, self.default
+        )
+    }
+}
+
+/// Every setting there is.
+pub fn settings() -> impl Iterator<Item = Setting> {
+    keys::settings()
+}
+
 /// All of the configuration. See the [module](self) for what each field takes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -201,6 +232,8 @@ pub struct Config {
     pub impair: Option<String>,
     /// Where to write what passes the port.
     pub capture: Option<PathBuf>,
+    /// Path of the control socket.
+    pub control: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -223,6 +256,7 @@ impl Default for Config {
             filter: Filter::default(),
             impair: None,
             capture: None,
+            control: None,
         }
     }
 }
@@ -404,6 +438,7 @@ impl ConfigBuilder {
         filter: Filter,
         impair: Option<String>,
         capture: Option<PathBuf>,
+        control: Option<PathBuf>,
     }
 
     /// Sets [`Config::recv_buffer_max`], clamped to 4 KiB..=1 GiB and rounded up to a power of two.

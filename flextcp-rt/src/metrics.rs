@@ -3,11 +3,16 @@
 //! Each queue's owner adds its counters to one [`Stats`]; the sum is a snapshot, not a live view. All counters
 //! only grow.
 
+mod connections;
+mod prometheus;
+
 use std::collections::BTreeMap;
 
 use flextcp_nic::nic::{Capabilities, NicCounters, PathCounters, Reason};
 use flextcp_nic::port::PortCounters;
 use serde::Serialize;
+
+pub use connections::{ConnectionReport, ConnectionTable};
 
 /// A snapshot. Serialises to JSON with the field names as keys: `nic.kind`, `fast_path.bytes_in`, ...
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -259,6 +264,12 @@ impl Stats {
             exceptions,
             ..Self::default()
         }
+    }
+
+    /// The counters as JSON.
+    pub fn to_json(&self) -> String {
+        // Maps with text for keys, and numbers: nothing that JSON does not have.
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Adds one NIC queue; `hairpin`: it reaches nothing outside of the process.

@@ -4,6 +4,7 @@
 //! | file | concern |
 //! |---|---|
 //! | `interfaces` | which interfaces have cores; attaching them on first use; the hairpin; falling back |
+//! | `control` | the control socket: counters and connections for people and monitors |
 //! | `connect` | outgoing connections: route, neighbour, port, core |
 //! | `exit` | the orderly end of the process |
 //! | `follower` | changes of addresses, routes and neighbours |
@@ -15,6 +16,7 @@
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
 mod connect;
+mod control;
 mod exit;
 mod follower;
 mod handover;
@@ -35,7 +37,7 @@ use flextcp_nic::buffer::Pool;
 
 use crate::config::{Config, ConfigError, Fallback, NicChoice};
 use crate::host::netlink::KernelView;
-use crate::metrics::Stats;
+use crate::metrics::{ConnectionTable, Stats};
 use crate::reactor::clock::Clock;
 use crate::reactor::core::Core;
 use crate::reactor::guard::Guard;
@@ -113,7 +115,7 @@ impl Host {
                 None
             }
         };
-        Arc::new(Self {
+        let host = Arc::new(Self {
             guard: Guard::new(clock.clone()),
             interfaces: Mutex::new(Interfaces::default()),
             listening: Mutex::new(Vec::new()),
@@ -123,7 +125,13 @@ impl Host {
             pool,
             clock,
             config,
-        })
+        });
+        if let Some(path) = &host.config.control
+            && let Err(error) = control::start(&host, path)
+        {
+            tracing::warn!(path = %path.display(), %error, "there is no control socket (FLEXTCP_CONTROL names its path)");
+        }
+        host
     }
 
     /// Its configuration.
@@ -151,6 +159,19 @@ impl Host {
         stats.add_memory(self.pool.used(), self.pool.limit());
         stats.connections.kernel_opened = self.kernel_opened.load(Ordering::Relaxed);
         stats
+    }
+
+    /// Listeners and connections that a NIC serves, one by one; none of the kernel's. Holds every core up while it
+    /// is read: about a millisecond for 10,000 connections.
+    pub fn connections(&self) -> ConnectionTable {
+        ConnectionTable {
+            listeners: self.listening_at(),
+            connections: self
+                .cores()
+                .iter()
+                .flat_map(|core| core.connections())
+                .collect(),
+        }
     }
 
     /// Counts a connection that became a kernel socket.

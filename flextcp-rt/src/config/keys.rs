@@ -1,11 +1,12 @@
 //! The table of keys: one row for a variable and its TOML twin.
 
-use super::{Config, parse};
+use super::{Config, Setting, parse};
 
 /// What every variable of ours starts with.
 pub(super) const PREFIX: &str = "FLEXTCP_";
 /// Names the TOML file; not itself a key of that file.
 pub(super) const FILE: &str = "FLEXTCP_CONFIG";
+const FILE_VALUES: &str = "path of a TOML file with the keys below";
 
 /// One key.
 #[derive(Debug)]
@@ -14,13 +15,19 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     /// Parses a value into its field; the error says what to write instead.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// What it takes, in Markdown.
+    values: &'static str,
+    /// What holds without it, in Markdown.
+    default: &'static str,
 }
 
 /// Assigns the parsed value to its field.
 macro_rules! key {
-    ($field:ident, $parse:expr) => {
+    ($field:ident, $parse:expr, $values:expr, $default:expr) => {
         Key {
             name: stringify!($field),
+            values: $values,
+            default: $default,
             set: |config, value| {
                 config.$field = $parse(value)?;
                 Ok(())
@@ -30,23 +37,126 @@ macro_rules! key {
 }
 
 const KEYS: &[Key] = &[
-    key!(nic, parse::nic),
-    key!(interfaces, parse::interfaces),
-    key!(fallback, parse::fallback),
-    key!(hairpin, parse::switch),
-    key!(xdp_mode, parse::xdp_mode),
-    key!(offload, parse::offload),
-    key!(congestion, parse::congestion),
-    key!(ecn, parse::ecn),
-    key!(memory, parse::size),
-    key!(recv_buffer_max, parse::buffer_max),
-    key!(send_buffer_max, parse::buffer_max),
-    key!(spin, parse::spin),
-    key!(tap_addr, parse::interface_addrs),
-    key!(filter, parse::filter),
-    key!(impair, parse::optional_text),
-    key!(capture, parse::optional_path),
+    key!(
+        nic,
+        parse::nic,
+        "`auto` (best that works here), `off` (kernel sockets), `soft` (software NIC over AF_XDP), `tap:<name>`, `nfp:<pci address>`, `nfp-emu`",
+        "`auto`"
+    ),
+    key!(
+        interfaces,
+        parse::interfaces,
+        "`auto`, or interface names separated by commas; see [`Interfaces`]",
+        "`auto`"
+    ),
+    key!(
+        fallback,
+        parse::fallback,
+        "`allow` (kernel sockets where the NIC cannot serve, with one warning), `deny` (an error instead)",
+        "`allow`"
+    ),
+    key!(
+        hairpin,
+        parse::switch,
+        "`on` (connections within the process stay in it), `off` (they go over the port)",
+        "`on`"
+    ),
+    key!(
+        xdp_mode,
+        parse::xdp_mode,
+        "`auto`, `native`, `generic`",
+        "`auto`"
+    ),
+    key!(
+        offload,
+        parse::offload,
+        "`auto`, `never`, `always`, `random:<seed>`; see [`Offload`]",
+        "`auto`"
+    ),
+    key!(
+        congestion,
+        parse::congestion,
+        "`cubic`, `reno`, `dctcp`, `bbr`",
+        "`cubic`"
+    ),
+    key!(
+        ecn,
+        parse::ecn,
+        "explicit congestion notification: `off`, `accept` (when the peer asks), `request` (ask as well); DCTCP asks unless it is off",
+        "`accept`"
+    ),
+    key!(
+        memory,
+        parse::size,
+        "bytes for all app buffers together: `512M`, `2GiB`",
+        "`1GiB`"
+    ),
+    key!(
+        recv_buffer_max,
+        parse::buffer_max,
+        "bytes a receive buffer may grow to, `4KiB` to `1GiB`, rounded up to a power of two",
+        "`8MiB`"
+    ),
+    key!(
+        send_buffer_max,
+        parse::buffer_max,
+        "the same of a send buffer",
+        "`4MiB`"
+    ),
+    key!(
+        spin,
+        parse::spin,
+        "microseconds an idle core polls before it sleeps, at most; `0` to `1000000`",
+        "`50`"
+    ),
+    key!(
+        tap_addr,
+        parse::interface_addrs,
+        "our addresses on the TAP device, with prefix length, separated by commas: `10.0.0.2/24`",
+        "none"
+    ),
+    key!(
+        filter,
+        parse::filter,
+        "who may connect to what we listen on: rules separated by commas, of which the first that matches decides, as in `allow 10.0.0.0/8 port 443, deny any port 443`; see [`Filter`]",
+        "all"
+    ),
+    key!(
+        impair,
+        parse::optional_text,
+        "impairment of the port, for tests (`flextcp_nic::port::impair` parses it)",
+        "none"
+    ),
+    key!(
+        capture,
+        parse::optional_path,
+        "path of a pcapng file of what passes the port",
+        "none"
+    ),
+    key!(
+        control,
+        parse::optional_path,
+        "path of a Unix socket that answers `flextcp ss PATH` and `curl --unix-socket PATH http://flextcp/stats` (or `/metrics`, `/connections`)",
+        "none"
+    ),
 ];
+
+/// All keys, for tables of them.
+pub(super) fn settings() -> impl Iterator<Item = Setting> {
+    let file = Setting {
+        variable: FILE.to_owned(),
+        key: None,
+        values: FILE_VALUES,
+        default: "none",
+    };
+    let keys = KEYS.iter().map(|key| Setting {
+        variable: format!("{PREFIX}{}", key.name.to_ascii_uppercase()),
+        key: Some(key.name),
+        values: key.values,
+        default: key.default,
+    });
+    std::iter::once(file).chain(keys)
+}
 
 /// The key that the variable `name` sets.
 pub(super) fn by_env(name: &str) -> Option<&'static Key> {
@@ -70,11 +180,8 @@ pub(super) fn is_for_tests(name: &str) -> bool {
 
 /// All variables, for error messages.
 pub(super) fn env_names() -> String {
-    let keys = KEYS
-        .iter()
-        .map(|key| format!("{PREFIX}{}", key.name.to_ascii_uppercase()));
-    std::iter::once(FILE.to_owned())
-        .chain(keys)
+    settings()
+        .map(|setting| setting.variable)
         .collect::<Vec<_>>()
         .join(", ")
 }

@@ -29,6 +29,17 @@ fn filter() -> Filter {
 }
 
 #[test]
+fn the_documentation_has_a_row_for_every_setting_and_no_other() {
+    let documented: Vec<&str> = include_str!("../config.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! "))
+        .filter(|line| line.starts_with("| `FLEXTCP_"))
+        .collect();
+    let settings: Vec<String> = settings().map(|setting| setting.to_string()).collect();
+    assert_eq!(documented, settings);
+}
+
+#[test]
 fn every_documented_value_is_taken() {
     let list = |names: &[&str]| Interfaces::List(names.iter().map(|s| (*s).to_owned()).collect());
     let table: Vec<(&str, &str, Config)> = vec![

@@ -9,6 +9,7 @@
 //! | `event` | what the engine tells them |
 //! | `listen`, `connect` | listeners and outgoing connections |
 //! | `export`, `import` | connections that leave for the kernel, and that come from it |
+//! | `trace` | what a connection lives through, for `tracing` |
 //! | `lab` | what only a lab asks |
 
 mod connect;
@@ -20,6 +21,7 @@ mod import;
 mod lab;
 mod listen;
 mod request;
+mod trace;
 mod turn;
 
 use std::collections::HashMap;
@@ -50,7 +52,7 @@ use super::clock::Clock;
 use super::driver::DriverShared;
 use super::guard::Guard;
 use super::siblings::Siblings;
-use crate::metrics::{EngineCounters, ReactorCounters};
+use crate::metrics::{ConnectionReport, EngineCounters, ReactorCounters};
 use crate::socket::{RuntimeHandle, StreamHandle, Wakers};
 use crate::tcp::{ConnId, Engine, ListenerId};
 
@@ -93,6 +95,7 @@ struct StreamEntry {
     owned: Option<SocketAddr>,
     /// Holds the local port of an outgoing connection.
     reservation: Option<PortHold>,
+    span: tracing::Span,
 }
 
 impl Core {
@@ -160,6 +163,17 @@ impl Core {
     pub(crate) fn counters(&self) -> (NicCounters, EngineCounters) {
         let inner = self.lock();
         (inner.nic.counters(), inner.engine.counters())
+    }
+
+    /// Every connection of this core. Nothing else is done on it meanwhile: about a millisecond for 10,000.
+    pub(crate) fn connections(&self) -> Vec<ConnectionReport> {
+        let inner = self.lock();
+        let infos = inner.engine.infos();
+        infos
+            .map(|(tuple, info)| {
+                ConnectionReport::new(tuple.local_addr(), tuple.remote_addr(), &self.name, &info)
+            })
+            .collect()
     }
 
     /// What the drivers and the guard did.

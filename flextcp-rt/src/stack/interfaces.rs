@@ -279,7 +279,11 @@ impl Host {
         let core = Core::new(name, self.clock.clone(), self.guard.clone(), nic, engine);
         self.guard.add(&core)?;
         super::exit::register();
-        tracing::info!(core = core.name(), "serving over the NIC");
+        if core.is_hairpin() {
+            tracing::debug!("connections within this process stay in it");
+        } else {
+            tracing::info!(core = core.name(), "serving over the NIC");
+        }
         Ok(core)
     }
 

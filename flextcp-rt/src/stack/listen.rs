@@ -117,6 +117,14 @@ impl Host {
         answers && self.is_ours(remote.ip())
     }
 
+    /// What a NIC listens at.
+    pub(super) fn listening_at(&self) -> Vec<SocketAddr> {
+        self.listening()
+            .iter()
+            .map(|listening| listening.local)
+            .collect()
+    }
+
     fn is_ours(&self, ip: IpAddr) -> bool {
         ip.is_loopback()
             || self.is_tap_address(ip)

@@ -248,6 +248,11 @@ impl Engine {
         self.conns.get(conn).map(Conn::info)
     }
 
+    /// Snapshots of all connections but those in TIME_WAIT. Visits every one.
+    pub fn infos(&self) -> impl Iterator<Item = (FlowTuple, TcpInfo)> {
+        self.conns.iter().map(|conn| (conn.tuple, conn.info()))
+    }
+
     /// Next hops may have changed: `next_hop` tells the hardware address on the way to a remote address, `None` to
     /// leave it. Visits every connection.
     pub fn relink(&mut self, now: Instant, next_hop: impl Fn(IpAddr) -> Option<MacAddr>) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use flextcp_nic::flow::{FlowTuple, Token};
 
 use super::connect::Connecting;
+use super::trace::{self, Origin};
 use super::{Inner, StreamEntry};
 use crate::socket::{self, Addresses, StreamHandle, Wakers};
 use crate::tcp::{AppBuffers, ConnError, ConnId, Event, ListenerId};
@@ -73,6 +74,11 @@ impl Inner {
                 handle,
                 owned: Some(tuple.local_addr()),
                 reservation: Some(reservation),
+                span: trace::opened(
+                    &self.nic.capabilities().port.name,
+                    &tuple,
+                    Origin::Connected,
+                ),
             },
         );
         // When the caller gave up, the stream comes back here and its drop closes the connection.
@@ -117,6 +123,7 @@ impl Inner {
                 handle,
                 owned,
                 reservation: None,
+                span: trace::opened(&self.nic.capabilities().port.name, &tuple, Origin::Accepted),
             },
         );
         entry.queue.push(stream, listener, wakers);
@@ -130,8 +137,11 @@ impl Inner {
             return;
         }
         let errno = error.raw_os_error();
-        let kind = io::Error::from(error).kind();
-        self.with_stream(conn, |handle| handle.on_failed(kind, Some(errno), wakers));
+        let error = io::Error::from(error);
+        if let Some(entry) = self.streams.get(&conn.into()) {
+            trace::failed(&entry.span, &error);
+            entry.handle.on_failed(error.kind(), Some(errno), wakers);
+        }
     }
 
     fn closed(&mut self, conn: ConnId, wakers: &mut Wakers) {
@@ -140,6 +150,7 @@ impl Inner {
             self.disown(connecting.tuple.local_addr());
         }
         if let Some(entry) = self.streams.remove(&token) {
+            trace::closed(&entry.span);
             entry.handle.on_closed(wakers);
             if let Some(local) = entry.owned {
                 self.disown(local);

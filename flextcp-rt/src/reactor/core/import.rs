@@ -8,6 +8,7 @@ use flextcp_nic::flow::{FlowTuple, Token};
 
 use super::connect::connect_error;
 use super::request::Request;
+use super::trace::{self, Origin};
 use super::{Core, StreamEntry};
 use crate::host::repair::{self, ImportError, RepairState};
 use crate::options::SocketOptions;
@@ -80,12 +81,14 @@ impl Core {
         let core: Arc<dyn socket::Core> = driver.clone();
         let (stream, handle) = socket::pair(core, token, app, addresses, options, Some(&runtime));
         stream.assume_accepted();
+        let span = trace::opened(&self.name, &tuple, Origin::Imported);
         inner.streams.insert(
             token,
             StreamEntry {
                 handle,
                 owned: Some(tuple.local_addr()),
                 reservation: Some(Box::new(reservation)),
+                span,
             },
         );
         drop(inner);

@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use flextcp_nic::flow::Token;
 use flextcp_nic::nic::{Claim, Exception, Notification, Returned, Sink};
 use flextcp_nic::port::{TxFrame, TxOffload};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::MAX_HEADER_LEN;
 
-use super::{Core, Inner, Streams};
+use super::{Core, Inner, StreamEntry, Streams, trace};
 use crate::reactor::siblings::Siblings;
 use crate::socket::Wakers;
 use crate::tcp::Engine;
@@ -89,7 +90,7 @@ impl Inner {
             match self.nic.install(now, conn.into(), state, buffers) {
                 Ok(flow) => {
                     self.engine.installed(now, conn, flow);
-                    self.with_stream(conn, |handle| handle.on_moved(true));
+                    self.moved(conn.into(), true);
                 }
                 Err(refused) => self.engine.install_refused(now, conn, refused),
             }
@@ -102,8 +103,14 @@ impl Inner {
     }
 
     pub(super) fn take_back(&mut self, now: Instant, returned: Returned) {
-        self.with_stream(returned.token.into(), |handle| handle.on_moved(false));
+        self.moved(returned.token, false);
         self.engine.handle_returned(now, returned);
+    }
+
+    fn moved(&self, token: Token, to_nic: bool) {
+        if let Some(entry) = self.streams.get(&token) {
+            entry.moved(to_nic);
+        }
     }
 
     fn transmit(&mut self, now: Instant) -> usize {
@@ -171,8 +178,15 @@ struct CoreSink<'a> {
 impl CoreSink<'_> {
     fn note_returned(&self, returned: &Returned) {
         if let Some(entry) = self.streams.get(&returned.token) {
-            entry.handle.on_moved(false);
+            entry.moved(false);
         }
+    }
+}
+
+impl StreamEntry {
+    fn moved(&self, to_nic: bool) {
+        trace::moved(&self.span, to_nic);
+        self.handle.on_moved(to_nic);
     }
 }
 
