@@ -19,10 +19,6 @@ use crate::time::Instant;
 /// re-installed flow starts it anew.
 #[derive(Clone, Debug)]
 pub struct Local {
-    /// Largest window the peer ever offered.
-    pub max_snd_wnd: u32,
-    /// End of the last segment sent that was not full: what Nagle's algorithm as changed by Minshall waits for.
-    pub snd_sml: SeqNum,
     /// The peer's segment size as far as seen, for "every second segment".
     pub rcv_mss: u32,
     /// The segment timed for a round-trip sample: its end and when it was sent.
@@ -43,11 +39,14 @@ pub struct Local {
 }
 
 impl Local {
-    /// For a flow that is being installed.
-    pub fn new(state: &FlowState, now: Instant) -> Self {
+    /// For a flow that is being installed. What the host did not say, or said against sense, is put right in `state`.
+    pub fn new(state: &mut FlowState, now: Instant) -> Self {
+        state.max_snd_wnd = state.max_snd_wnd.max(state.snd_wnd);
+        let small = state.snd_sml();
+        if small.before(state.snd_una()) || small.after(state.snd_nxt()) {
+            state.set_snd_sml(state.snd_una());
+        }
         Self {
-            max_snd_wnd: state.snd_wnd,
-            snd_sml: state.snd_una(),
             rcv_mss: state.mss().bytes().min(rx::RCV_MSS_AT_FIRST),
             timed: None,
             outstanding_since: (state.in_flight() > 0).then_some(now),

@@ -86,7 +86,7 @@ pub mod flags {
     pub const ALL: u32 = (1 << 8) - 1;
 }
 
-/// A plain established connection in 30 words (at most 128 bytes): what install copies to the NIC and claim
+/// A plain established connection in 32 words (128 bytes): what install copies to the NIC and claim
 /// copies back. Sequence numbers are raw words here, for hardware; in Rust they become
 /// [`SeqNum`](crate::seq::SeqNum) through the accessors. Ring positions are relative: receive position
 /// of `rcv_nxt` and send position of `snd_una` are the app buffers' own tail and head.
@@ -142,6 +142,10 @@ pub struct FlowState {
     pub segments_received: u32,
     /// Latest round-trip sample in microseconds, 0 when none since install.
     pub rtt_micros: u32,
+    /// The largest window the peer ever offered: segments are bound to half of it.
+    pub max_snd_wnd: u32,
+    /// End of the last segment sent that was not full: what Nagle's algorithm as changed by Minshall waits for.
+    pub snd_sml: u32,
 }
 
 const _: () = assert!(size_of::<FlowState>() <= 128);

@@ -37,6 +37,8 @@ pub struct Returned {
     pub state: FlowState,
     /// The buffers' host halves.
     pub buffers: FlowBuffers,
+    /// Where RFC 6298's retransmission timer runs from, as [`FlowProgress::outstanding_since`].
+    pub outstanding_since: Option<Instant>,
 }
 
 /// NIC to host: deltas since the last notification of this flow.

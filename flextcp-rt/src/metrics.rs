@@ -143,7 +143,7 @@ pub struct RecoveryStats {
     pub undone: u64,
     /// Segments that arrived out of order and were kept.
     pub out_of_order: u64,
-    /// Zero-window probes sent.
+    /// Probes of a window that is shut, and segments cut to one that is too small.
     pub window_probes: u64,
 }
 

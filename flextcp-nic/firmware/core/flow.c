@@ -13,8 +13,11 @@ void fx_flow_start(FX_LOCAL fx_u32 *f, fx_u32 now_ms, fx_u32 now_ns)
     }
     /* As Linux's TCP_MAX_QUICKACKS. */
     f[FX_FL_FLAGS] = 16u << 8;
-    f[FX_FL_MAX_SND_WND] = f[FX_FS_SND_WND];
-    f[FX_FL_SND_SML] = f[FX_FS_SND_UNA];
+    /* What the host did not say, or said against sense. */
+    f[FX_FS_MAX_SND_WND] = fx_max(f[FX_FS_MAX_SND_WND], f[FX_FS_SND_WND]);
+    if (fx_before(f[FX_FS_SND_SML], f[FX_FS_SND_UNA]) || fx_after(f[FX_FS_SND_SML], f[FX_FS_SND_NXT])) {
+        f[FX_FS_SND_SML] = f[FX_FS_SND_UNA];
+    }
     /* Until segments were seen, as Linux's tcp_initialize_rcv_mss. */
     f[FX_FL_RCV_MSS] = fx_min(mss, 536u);
     if (fx_since(f[FX_FS_SND_NXT], f[FX_FS_SND_UNA]) > 0u) {

@@ -198,6 +198,10 @@ void fx_receive(FX_LOCAL fx_u32 *f, FX_LOCAL const fx_u32 *p, fx_u32 now_ms, fx_
     }
     if (kind == KIND_PROBE) {
         f[FX_FL_FLAGS] |= FX_LOCAL_ACK_NOW;
+        /* RFC 9293, section 3.10.7.4, first: what is not acceptable is answered and says nothing. */
+        if (fx_before(p[FX_PKT_SEQ] + len, f[FX_FS_LAST_ACK_SENT])) {
+            return;
+        }
     } else if (len > 0u) {
         congestion_mark(f, p, out);
         out[FX_RX_PAYLOAD] = len;
@@ -219,6 +223,6 @@ void fx_receive(FX_LOCAL fx_u32 *f, FX_LOCAL const fx_u32 *p, fx_u32 now_ms, fx_
             out[FX_RX_FLAGS] |= FX_RXFLAG_WINDOW_CHANGED;
         }
         f[FX_FS_SND_WND] = window;
-        f[FX_FL_MAX_SND_WND] = fx_max(f[FX_FL_MAX_SND_WND], window);
+        f[FX_FS_MAX_SND_WND] = fx_max(f[FX_FS_MAX_SND_WND], window);
     }
 }

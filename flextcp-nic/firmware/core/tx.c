@@ -13,7 +13,7 @@
 /* The segment size in use: half of the largest window at most (Linux's tcp_bound_to_half_wnd). */
 static fx_u32 effective_mss(FX_LOCAL const fx_u32 *f)
 {
-    fx_u32 window = f[FX_FL_MAX_SND_WND];
+    fx_u32 window = f[FX_FS_MAX_SND_WND];
     fx_u32 mss = fx_mss(f);
     if (window > 536u) {
         window >>= 1;
@@ -43,7 +43,7 @@ void fx_send_next(FX_LOCAL const fx_u32 *f, fx_u32 super_frame, FX_LOCAL fx_u32 
     fx_u32 one = fx_min(mss, unsent);
     /* One of 2 GiB ago is not in flight. */
     fx_u32 small_in_flight =
-        fx_after(f[FX_FL_SND_SML], f[FX_FS_SND_UNA]) && !fx_after(f[FX_FL_SND_SML], f[FX_FS_SND_NXT]);
+        fx_after(f[FX_FS_SND_SML], f[FX_FS_SND_UNA]) && !fx_after(f[FX_FS_SND_SML], f[FX_FS_SND_NXT]);
     fx_u32 hold_small = (f[FX_FS_FLAGS] & FX_FLOW_NO_DELAY) == 0u && small_in_flight;
     fx_u32 burst = fx_burst(f[FX_FS_PACING_RATE]);
     fx_u32 len;
@@ -110,7 +110,7 @@ void fx_sent(FX_LOCAL fx_u32 *f, FX_LOCAL const fx_u32 *segment, fx_u32 now_ms, 
     }
     f[FX_FS_SND_NXT] = end;
     if (remainder_of(len, mss) != 0u) {
-        f[FX_FL_SND_SML] = end;
+        f[FX_FS_SND_SML] = end;
     }
     if ((f[FX_FL_FLAGS] & FX_LOCAL_TIMED) == 0u) {
         f[FX_FL_FLAGS] |= FX_LOCAL_TIMED;

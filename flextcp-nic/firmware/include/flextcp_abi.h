@@ -288,7 +288,9 @@
 #define FX_FS_SEGMENTS_SENT 27u /* Counter: data segments sent. */
 #define FX_FS_SEGMENTS_RECEIVED 28u /* Counter: data segments received. */
 #define FX_FS_RTT_MICROS 29u /* Latest round-trip sample in microseconds. */
-#define FX_FS_WORDS 30u /* Words. */
+#define FX_FS_MAX_SND_WND 30u /* Largest window the peer ever offered. */
+#define FX_FS_SND_SML 31u /* End of the last segment sent that was not full. */
+#define FX_FS_WORDS 32u /* Words. */
 
 /* Bits of `FS_FLAGS`. */
 #define FX_FLOW_IPV6 1u /* Addresses are IPv6. */
@@ -320,8 +322,6 @@
 
 /* What the NIC keeps of a flow besides its state, as the software NIC's `fast::Local`: words of a flow entry. */
 #define FX_FL_FLAGS 32u /* `LOCAL_*` and, in bits 8 to 15, ACKs left in quick ACK mode. */
-#define FX_FL_MAX_SND_WND 33u /* Largest window the peer ever offered. */
-#define FX_FL_SND_SML 34u /* End of the last segment sent that was not full. */
 #define FX_FL_RCV_MSS 35u /* The peer's segment size as far as seen. */
 #define FX_FL_TIMED_END 36u /* End of the segment timed for a round-trip sample. */
 #define FX_FL_TIMED_MS 37u /* When it was sent, milliseconds. */

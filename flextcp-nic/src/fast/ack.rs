@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn every_second_segment() {
         let mut state = state(0, 1000, 10_000);
-        let mut local = Local::new(&state, Instant::ZERO);
+        let mut local = Local::new(&mut state, Instant::ZERO);
         local.rcv_mss = 1000;
         assert_eq!(due(&state, &local), Due::Nothing);
         state.set_rcv_nxt(SeqNum(1000));
@@ -130,7 +130,7 @@ mod tests {
     fn quick_ack_mode_ends_with_a_reply() {
         let mut state = state(0, 1000, 10_000);
         state.set(flags::QUICK_ACK, true);
-        let mut local = Local::new(&state, Instant::ZERO);
+        let mut local = Local::new(&mut state, Instant::ZERO);
         state.set_rcv_nxt(SeqNum(1));
         assert_eq!(due(&state, &local), Due::Now);
         sent(&mut state, &mut local, true);

@@ -144,7 +144,14 @@ pub fn receive(
             note_data(state, local, &buffers.recv, len);
         }
         Kind::InOrder => {}
-        Kind::Probe => local.ack_now = true,
+        Kind::Probe => {
+            local.ack_now = true;
+            // RFC 9293, section 3.10.7.4, first: what is not acceptable is answered and says nothing. As in Linux, a
+            // segment is acceptable as long as what it repeats is not acknowledged.
+            if packet.seq_end().before(state.last_ack_sent()) {
+                return Ok(received);
+            }
+        }
     }
     // RFC 7323, section 4.3, with the segment's own SEG.SEQ, before this segment is acknowledged.
     if let Some(timestamps) = tcp
@@ -162,7 +169,7 @@ pub fn receive(
         let window = state.snd_scale().scale_up(tcp.window);
         received.window_changed = window != state.snd_wnd;
         state.snd_wnd = window;
-        local.max_snd_wnd = local.max_snd_wnd.max(window);
+        state.max_snd_wnd = state.max_snd_wnd.max(window);
     }
     Ok(received)
 }

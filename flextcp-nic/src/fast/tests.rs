@@ -161,7 +161,7 @@ proptest! {
         let (mut buffers, reader, writer) = rings(&pool, &case);
         let mut state = case.state;
         let now = Instant::from_millis(7);
-        let mut local = Local::new(&state, now);
+        let mut local = Local::new(&mut state, now);
         let payload: Vec<u8> = (0..case.packet.payload_len).map(|i| (i % 251) as u8).collect();
         // A multi-buffer frame.
         let (head, tail) = payload.split_at(payload.len() / 3);
@@ -191,7 +191,7 @@ proptest! {
 
         let window_edge = (state.snd_una() + state.snd_wnd).latest(state.snd_nxt());
         for super_frame in [0, 10_000, 60_000] {
-            while let Ok(segment) = tx::next(&state, &local, super_frame) {
+            while let Ok(segment) = tx::next(&state, super_frame) {
                 prop_assert!(segment.len > 0);
                 prop_assert_eq!(segment.offset, state.in_flight());
                 let slices = buffers.send.slices(segment.offset, segment.len);
@@ -224,12 +224,9 @@ fn a_small_segment_of_two_gigabytes_ago_holds_none_back() {
         ..FlowState::default()
     };
     state.set_mss_scales(Mss::new(1448), WindowScale::new(0), WindowScale::new(0));
-    let mut local = Local::new(&state, Instant::ZERO);
-    local.snd_sml = SeqNum(5) - ((1 << 31) + 1);
-    assert_eq!(
-        tx::next(&state, &local, 0).map(|segment| segment.len),
-        Ok(10)
-    );
-    (state.snd_nxt, local.snd_sml) = (8, SeqNum(8));
-    assert_eq!(tx::next(&state, &local, 0), Err(tx::Wait::Nagle));
+    state.max_snd_wnd = state.snd_wnd;
+    state.set_snd_sml(SeqNum(5) - ((1 << 31) + 1));
+    assert_eq!(tx::next(&state, 0).map(|segment| segment.len), Ok(10));
+    (state.snd_nxt, state.snd_sml) = (8, 8);
+    assert_eq!(tx::next(&state, 0), Err(tx::Wait::Nagle));
 }

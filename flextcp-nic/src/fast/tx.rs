@@ -40,8 +40,8 @@ pub enum Wait {
 
 /// The segment size in use: half of the largest window at most, so that a small window is not filled by one
 /// segment (Linux's `tcp_bound_to_half_wnd`).
-fn effective_mss(state: &FlowState, local: &Local) -> u32 {
-    let window = local.max_snd_wnd;
+fn effective_mss(state: &FlowState) -> u32 {
+    let window = state.max_snd_wnd;
     let half = if window > 536 { window / 2 } else { window };
     state.mss().bytes().min(half.max(48))
 }
@@ -50,12 +50,12 @@ fn effective_mss(state: &FlowState, local: &Local) -> u32 {
 ///
 /// # Errors
 /// What it waits for.
-pub fn next(state: &FlowState, local: &Local, super_frame: u32) -> Result<Segment, Wait> {
+pub fn next(state: &FlowState, super_frame: u32) -> Result<Segment, Wait> {
     let unsent = state.unsent();
     if unsent == 0 {
         return Err(Wait::Idle);
     }
-    let mss = effective_mss(state, local);
+    let mss = effective_mss(state);
     let in_flight = state.in_flight();
     let usable = (state.snd_una() + state.snd_wnd).since(state.snd_nxt());
     let one = mss.min(unsent);
@@ -75,8 +75,8 @@ pub fn next(state: &FlowState, local: &Local, super_frame: u32) -> Result<Segmen
     // Minshall's variant of Nagle's algorithm (RFC 9293, section 3.7.4), as Linux: a small segment waits only
     // while an earlier small one is unacknowledged.
     // One of 2 GiB ago is not in flight (as Linux's tcp_minshall_check).
-    let small_in_flight =
-        local.snd_sml.after(state.snd_una()) && local.snd_sml.at_or_before(state.snd_nxt());
+    let small = state.snd_sml();
+    let small_in_flight = small.after(state.snd_una()) && small.at_or_before(state.snd_nxt());
     let hold_small = !state.has(flags::NO_DELAY) && small_in_flight;
     if one < mss && hold_small {
         return Err(Wait::Nagle);
@@ -131,7 +131,7 @@ pub fn sent(state: &mut FlowState, local: &mut Local, segment: &Segment, now: In
     let end = state.snd_nxt() + segment.len;
     state.set_snd_nxt(end);
     if !segment.len.is_multiple_of(segment.mss) {
-        local.snd_sml = end;
+        state.set_snd_sml(end);
     }
     if local.timed.is_none() {
         local.timed = Some((end, now));

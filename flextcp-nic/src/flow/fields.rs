@@ -59,6 +59,8 @@ impl FlowState {
         snd_nxt set_snd_nxt;
         /// Sequence number after the last byte the application wrote.
         snd_end set_snd_end;
+        /// End of the last segment sent that was not full.
+        snd_sml set_snd_sml;
     }
 
     /// The state as words, as hardware is given it.

@@ -10,6 +10,7 @@ use crate::queue::abi::{
     cause, completion, event, event_flag, event_kind, operation, queue_register,
 };
 use crate::queue::ring::Event;
+use crate::time::Instant;
 use crate::wire::{Packet, parse};
 
 const fn flow_of(event: &Event) -> FlowId {
@@ -115,8 +116,12 @@ impl NfpNic {
         Some(flow)
     }
 
-    fn returned_state(&self, id: FlowId) -> FlowState {
-        FlowState::from_words(self.memory.read_block(id.index))
+    fn returned_state(&self, id: FlowId) -> (FlowState, Option<Instant>) {
+        let since = self.memory.outstanding_since(id.index);
+        (
+            FlowState::from_words(self.memory.read_block(id.index)),
+            since.map(|(ms, ns)| self.instant(ms, ns)),
+        )
     }
 
     /// A frame that the fast path does not handle.
@@ -172,12 +177,12 @@ impl NfpNic {
     fn deliver_return(
         &mut self,
         mut flow: Flow,
-        state: FlowState,
+        (state, outstanding_since): (FlowState, Option<Instant>),
         sink: &mut dyn Sink,
         last: Option<(RxFrame<'_>, &Packet, Reason)>,
     ) {
         let late = std::mem::take(&mut flow.late);
-        let mut returned = Some(flow.into_returned(state));
+        let mut returned = Some(flow.into_returned(state, outstanding_since));
         for late in &late {
             let frame = RxFrame::contiguous(&late.bytes, late.checksum);
             if let Ok(packet) = parse(&frame) {
@@ -240,7 +245,7 @@ impl NfpNic {
                 if let Some(flow) = self.take_flow(id, false, sink) {
                     self.counters.punted += 1;
                     let state = flow.state;
-                    self.deliver_return(flow, state, sink, None);
+                    self.deliver_return(flow, (state, None), sink, None);
                 }
             }
             operation::REMOVE => self.flows.removed(id.index),

@@ -81,7 +81,11 @@ impl Flow {
     }
 
     /// The connection, for the host: `state` is the card's.
-    pub(super) fn into_returned(mut self, state: FlowState) -> Returned {
+    pub(super) fn into_returned(
+        mut self,
+        state: FlowState,
+        outstanding_since: Option<Instant>,
+    ) -> Returned {
         let mut state = state;
         self.buffers.send.take_written();
         let end = state.snd_una() + self.buffers.send.len();
@@ -94,6 +98,7 @@ impl Flow {
             token: self.token,
             state,
             buffers: self.buffers,
+            outstanding_since,
         }
     }
 

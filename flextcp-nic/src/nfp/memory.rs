@@ -161,6 +161,18 @@ impl QueueMemory {
         std::array::from_fn(|word| u32::from_le(block[word].load(Ordering::Relaxed)))
     }
 
+    /// Where the retransmission timer of a returned flow runs from: milliseconds, and nanoseconds within them.
+    pub(super) fn outstanding_since(&self, index: u32) -> Option<(u32, u32)> {
+        let block = self.block(index);
+        let read = |word: u32| u32::from_le(block[word as usize].load(Ordering::Relaxed));
+        (read(flow_block::OUTSTANDING) != 0).then(|| {
+            (
+                read(flow_block::OUTSTANDING_MS),
+                read(flow_block::OUTSTANDING_NS),
+            )
+        })
+    }
+
     /// The frame of the event at `position`, at most as long as its slot.
     pub(super) fn frame(&self, position: u32, len: u32) -> &[u8] {
         let slot = position & ((1 << self.sizes.events_shift) - 1);

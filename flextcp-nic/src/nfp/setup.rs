@@ -367,7 +367,7 @@ impl NfpNic {
         set_clock(&mut *self.bus, now)?;
         for flow in self.flows.drain() {
             let state = flow.state_after_loss();
-            self.ready.push(flow.into_returned(state));
+            self.ready.push(flow.into_returned(state, None));
             self.counters.punted += 1;
         }
         self.ask_again();

@@ -38,7 +38,7 @@ impl Flow {
         // The peer may use what it was offered, whatever the ring looks like now.
         state.rcv_free = state.rcv_free.max(state.rcv_wnd());
         Self {
-            local: Local::new(&state, now),
+            local: Local::new(&mut state, now),
             state,
             buffers,
             token,
@@ -110,6 +110,7 @@ impl Flow {
             token: self.token,
             state: self.state,
             buffers: self.buffers,
+            outstanding_since: self.local.outstanding_since,
         }
     }
 }

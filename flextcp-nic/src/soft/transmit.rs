@@ -107,7 +107,7 @@ impl Core {
         let capacity = flow.recv_capacity();
         let mut sent = 0;
         loop {
-            let segment = match tx::next(&flow.state, &flow.local, super_frame) {
+            let segment = match tx::next(&flow.state, super_frame) {
                 Ok(segment) => segment,
                 Err(wait) => {
                     if wait == Wait::Cwnd {

@@ -212,6 +212,9 @@ pub(super) struct Conn {
     pub(super) wanted: Wanted,
     /// The buffers had memory when they were handed over.
     pub(super) attached: bool,
+    /// SND.UNA when the NIC got the connection, and where the retransmission timer ran from then: until that moves,
+    /// a move does not start the timer anew.
+    pub(super) handed_over: Option<(SeqNum, Instant)>,
     /// SND.NXT of the flow at the last look.
     pub(super) watched_nxt: SeqNum,
     pub(super) hysteresis: Hysteresis,

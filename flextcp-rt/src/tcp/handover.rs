@@ -58,6 +58,8 @@ impl Conn {
             snd_wnd: self.snd.wnd,
             cwnd: self.congestion.window.cwnd,
             pacing_rate: self.congestion.pacing_rate,
+            max_snd_wnd: self.snd.max_wnd,
+            snd_sml: self.snd.small_end.0,
             ..FlowState::default()
         };
         state.set_tuple(&self.tuple);
@@ -104,6 +106,12 @@ impl Conn {
         if self.attached {
             self.timers.start(Timer::Idle, now + cx.config.buffer_idle);
         }
+        // The timers run on: a connection that moves often would never come to its timeout.
+        let timeout = self.timers.get(Timer::Retransmit);
+        let probe = self.timers.get(Timer::LossProbe).or(timeout);
+        self.handed_over = timeout
+            .filter(|_| self.outstanding() > 0)
+            .map(|at| (self.snd.una, at - self.rto()));
         for timer in [
             Timer::Retransmit,
             Timer::LossProbe,
@@ -116,7 +124,8 @@ impl Conn {
         }
         if self.negotiated.sack && self.outstanding() > 0 {
             let pto = self.probe_timeout(self.outstanding());
-            self.timers.set(Timer::Watch, now + pto);
+            self.timers
+                .set(Timer::Watch, probe.unwrap_or(now + pto).min(now + pto));
         } else if self.snd.end != self.snd.una {
             self.watch(now);
         }
@@ -251,6 +260,7 @@ impl Conn {
         cx: &mut Context<'_>,
         state: &FlowState,
         buffers: FlowBuffers,
+        outstanding_since: Option<Instant>,
     ) {
         self.owner = Owner::Host;
         self.buffers = Some(buffers);
@@ -272,11 +282,11 @@ impl Conn {
         self.snd.nxt = SeqNum(state.snd_nxt);
         self.snd.end = SeqNum(state.snd_end);
         self.snd.wnd = state.snd_wnd;
-        self.snd.max_wnd = self.snd.max_wnd.max(state.snd_wnd);
+        self.snd.max_wnd = self.snd.max_wnd.max(state.max_snd_wnd);
         // Any segment that is not older than what the NIC took may set the window.
         self.snd.wl1 = self.rcv.nxt;
         self.snd.wl2 = self.snd.una;
-        self.snd.small_end = self.snd.una;
+        self.snd.small_end = state.snd_sml();
         self.snd.last_sent = cx.now;
         if state.rtt_micros > 0 {
             let rtt = Duration::from_micros(state.rtt_micros.into());
@@ -285,8 +295,13 @@ impl Conn {
         self.board
             .restore(self.snd.una, self.snd.nxt, self.snd.mss.bytes(), cx.now);
         if !self.board.is_empty() {
-            self.stalled_since = Some(cx.now);
-            self.timers.set(Timer::Retransmit, cx.now + self.rto());
+            let since = self
+                .timed_from(state, outstanding_since)
+                .unwrap_or(cx.now)
+                .min(cx.now);
+            self.stalled_since = Some(since);
+            self.timers.set(Timer::Retransmit, since + self.rto());
+            self.schedule_probe(cx.now);
         }
         if self.rcv.last_ack_sent != self.rcv.nxt {
             self.timers
@@ -315,6 +330,15 @@ impl Conn {
             self.close(cx, true);
         } else if wanted.shutdown {
             self.shutdown_write();
+        }
+    }
+
+    /// Where the retransmission timer of a flow runs from, when the NIC says `since`, which began to count at the
+    /// install.
+    fn timed_from(&self, state: &FlowState, since: Option<Instant>) -> Option<Instant> {
+        match self.handed_over {
+            Some((una, before)) if una == state.snd_una() => since.map(|since| since.min(before)),
+            _ => since,
         }
     }
 
@@ -399,7 +423,7 @@ impl Conn {
         if state.snd_una == state.snd_end {
             return;
         }
-        match progress.outstanding_since {
+        match self.timed_from(state, progress.outstanding_since) {
             Some(since) if since + pto <= cx.now => {
                 self.wanted.claim = true;
                 self.wanted.timed_out = since + rto <= cx.now;

@@ -256,6 +256,7 @@ impl Conn {
             path_mtu: PathMtu::default(),
             wanted: Wanted::default(),
             attached: false,
+            handed_over: None,
             watched_nxt: iss,
             hysteresis: Hysteresis::default(),
             counters: ConnCounters::default(),

@@ -89,10 +89,11 @@ impl Engine {
             token,
             state,
             buffers,
+            outstanding_since,
         } = returned;
         self.with_conn(now, token.into(), |conn, cx| {
             conn.offered = false;
-            conn.take_back(cx, &state, buffers);
+            conn.take_back(cx, &state, buffers, outstanding_since);
             if matches!(
                 reason,
                 Some(Reason::OutOfOrder | Reason::DuplicateAck | Reason::Sack | Reason::Paws)

@@ -178,7 +178,15 @@ impl Conn {
     fn payload_limit(&self) -> u32 {
         let blocks = self.sack_blocks().len() as u32;
         let sack = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-        self.snd.mss.bytes().saturating_sub(sack).max(1)
+        self.segment_size().saturating_sub(sack).max(1)
+    }
+
+    /// Payload bytes of a full segment: half of the largest window at most, so that a small window is not filled by
+    /// one segment (Linux's `tcp_bound_to_half_wnd`), as the fast path does.
+    fn segment_size(&self) -> u32 {
+        let window = self.snd.max_wnd;
+        let half = if window > 536 { window / 2 } else { window };
+        self.snd.mss.bytes().min(half.max(48))
     }
 
     fn poll_data(&mut self, now: Instant) -> Option<Plan> {
@@ -195,10 +203,10 @@ impl Conn {
         let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
         let mut len = unsent.min(full);
         if len > usable || (len == 0 && usable == 0) {
-            // RFC 9293, section 3.8.6.2.1: a window too small to be worth a segment is left alone for a while.
+            // RFC 9293, section 3.8.6.2.1: a window that does not hold the segment is left alone for a while (as Linux;
+            // half a window, which the RFC would send too, is what the segment size is bound to).
             len = usable;
-            let worthwhile = len >= full || len >= self.snd.max_wnd / 2;
-            if len == 0 || !(worthwhile || self.push_small) {
+            if len == 0 || !self.push_small {
                 self.wait_for_window(now);
                 return None;
             }
@@ -287,11 +295,11 @@ impl Conn {
         }
         self.probes += 1;
         self.backoff += 1;
+        self.counters.window_probes += 1;
         if self.snd.wnd > 0 {
             // The override of sender-side silly window avoidance.
             self.push_small = true;
         } else {
-            self.counters.window_probes += 1;
             self.probe_due = true;
         }
         self.timers.set(Timer::Persist, cx.now + self.rto());

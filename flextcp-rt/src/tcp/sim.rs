@@ -198,6 +198,7 @@ impl Sim {
                         token: id.into(),
                         state,
                         buffers,
+                        outstanding_since: None,
                     },
                 );
             }
@@ -303,6 +304,7 @@ impl Sim {
                     token: id.into(),
                     state,
                     buffers,
+                    outstanding_since: None,
                 });
         let reason = if returned.is_some() {
             Reason::Flags
@@ -442,6 +444,7 @@ impl Sim {
                         token: id.into(),
                         state,
                         buffers,
+                        outstanding_since: None,
                     },
                 );
             }

@@ -64,6 +64,10 @@ tables! {
         SEGMENTS_RECEIVED = state_word!(segments_received);
         /// Latest round-trip sample in microseconds.
         RTT_MICROS = state_word!(rtt_micros);
+        /// Largest window the peer ever offered.
+        MAX_SND_WND = state_word!(max_snd_wnd);
+        /// End of the last segment sent that was not full.
+        SND_SML = state_word!(snd_sml);
         /// Words.
         WORDS = (size_of::<FlowState>() / 4) as u32;
     }
@@ -128,10 +132,6 @@ tables! {
     flow_local "FL_" {
         /// `LOCAL_*` and, in bits 8 to 15, ACKs left in quick ACK mode.
         FLAGS = 32;
-        /// Largest window the peer ever offered.
-        MAX_SND_WND = 33;
-        /// End of the last segment sent that was not full.
-        SND_SML = 34;
         /// The peer's segment size as far as seen.
         RCV_MSS = 35;
         /// End of the segment timed for a round-trip sample.

@@ -67,9 +67,9 @@ impl Model {
     pub(super) fn new() -> Self {
         let pool = Pool::new(1 << 30);
         let (buffers, app) = rings(&pool, 0, 0, 0, 0);
-        let state = FlowState::default();
+        let mut state = FlowState::default();
         Self {
-            local: Local::new(&state, Instant::ZERO),
+            local: Local::new(&mut state, Instant::ZERO),
             pool,
             state,
             buffers,
@@ -118,8 +118,6 @@ impl Model {
         let local = &self.local;
         let mut bits = u32::from(local.quick_acks) << 8;
         let mut set = |word: u32, value: u32| words[word as usize] = value;
-        set(flow_local::MAX_SND_WND, local.max_snd_wnd);
-        set(flow_local::SND_SML, local.snd_sml.0);
         set(flow_local::RCV_MSS, local.rcv_mss);
         if let Some((end, sent)) = local.timed {
             bits |= local_flag::TIMED;
@@ -221,7 +219,7 @@ impl Model {
             state.rcv_free = self.buffers.recv.free();
         }
         state.rcv_free = state.rcv_free.max(state.rcv_wnd());
-        self.local = Local::new(&state, instant(args[65], args[66]));
+        self.local = Local::new(&mut state, instant(args[65], args[66]));
         self.state = state;
         self.recv_position = word(flow_block::RECV_POSITION);
         self.send_position = word(flow_block::SEND_POSITION);
@@ -292,7 +290,7 @@ impl Model {
     /// Returns the sum of the payload.
     fn send(&mut self, args: &[u32], out: &mut Results) -> u32 {
         let now = instant(args[3], args[4]);
-        let segment = match tx::next(&self.state, &self.local, args[0]) {
+        let segment = match tx::next(&self.state, args[0]) {
             Ok(segment) => segment,
             Err(reason) => {
                 out[0] = match reason {
