@@ -93,7 +93,7 @@ impl World {
         let (writer, send) = send_ring(&Arc::clone(&pool), 1 << 18);
         let now = Instant::from_millis(1000);
         Self {
-            local: Local::new(&state, now),
+            local: Local::new(&mut state, now),
             state,
             buffers: FlowBuffers { recv, send },
             reader,
@@ -129,7 +129,7 @@ impl World {
     fn send(&mut self, super_frames: u8) {
         let super_frame = u32::from(super_frames) * 20_000;
         let edge = (self.state.snd_una() + self.state.snd_wnd).latest(self.state.snd_nxt());
-        while let Ok(segment) = tx::next(&self.state, &self.local, super_frame) {
+        while let Ok(segment) = tx::next(&self.state, super_frame) {
             let state = &mut self.state;
             assert!(segment.len > 0, "an empty segment");
             assert_eq!(segment.offset, state.in_flight());
@@ -180,7 +180,7 @@ impl World {
 
     /// A claim, and an install of the same state.
     fn reinstall(&mut self) {
-        self.local = Local::new(&self.state, self.now);
+        self.local = Local::new(&mut self.state, self.now);
     }
 
     fn segment(&mut self, script: &mut Script<'_>) {
