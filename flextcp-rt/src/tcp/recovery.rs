@@ -145,7 +145,7 @@ impl Conn {
                 .acknowledge(tcp.ack, cx.now, min_rtt, &mut delivered);
             self.advance_una(cx, tcp.ack);
         }
-        self.take_rtt(cx, packet, &delivered);
+        self.take_rtt(cx, packet, &delivered, dsack.is_some());
         if let Some((left, right)) = dsack {
             self.note_duplicate_report(left, right);
         }
@@ -227,10 +227,21 @@ impl Conn {
         }
     }
 
-    fn take_rtt(&mut self, cx: &Context<'_>, packet: &TcpPacket, delivered: &Delivered) {
+    /// `duplicate` says that the acknowledgment answers a segment that came twice. The peer need not echo that
+    /// one's timestamp (RFC 7323, section 4.3, takes it from what is in order), but the one whose own
+    /// acknowledgment was lost: the time since then is how long we waited to send again, which would grow
+    /// with itself.
+    fn take_rtt(
+        &mut self,
+        cx: &Context<'_>,
+        packet: &TcpPacket,
+        delivered: &Delivered,
+        duplicate: bool,
+    ) {
         if let Some(rtt) = delivered.rtt {
             self.rtt.sample(cx.now, rtt);
         } else if delivered.acked > 0
+            && !duplicate
             && self.negotiated.timestamps
             && let Some(ts) = packet.tcp.options.timestamps
             && ts.ecr != 0

@@ -53,8 +53,10 @@ pub(super) struct Delivered {
     pub(super) sacked: u32,
     /// Of `acked`, bytes that had been acknowledged selectively before.
     pub(super) acked_sacked: u32,
-    /// A round trip of a segment that was sent once.
+    /// Round trip of the newest transmission among them, if it was of a segment that was sent once (Karn's rule).
+    /// Older ones may have waited for it, when their own acknowledgments were lost.
     pub(super) rtt: Option<Duration>,
+    rtt_serial: u64,
     /// The lowest end of a segment that was sent once: no answer to a retransmission.
     pub(super) original: Option<SeqNum>,
     /// The newest transmission among them: stamp, time and number.
@@ -287,15 +289,16 @@ impl Scoreboard {
         delivered: &mut Delivered,
     ) {
         let rtt = now.saturating_since(segment.at);
+        if delivered.rtt_serial < segment.serial {
+            delivered.rtt_serial = segment.serial;
+            delivered.rtt = (segment.timed && !segment.retransmitted).then_some(rtt);
+        }
         if !segment.retransmitted {
             delivered.original = Some(
                 delivered
                     .original
                     .map_or(segment.end, |end| end.earliest(segment.end)),
             );
-            if segment.timed {
-                delivered.rtt = Some(rtt);
-            }
             if self
                 .highest_sacked
                 .is_some_and(|highest| segment.end.before(highest))
