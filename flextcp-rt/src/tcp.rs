@@ -182,7 +182,7 @@ impl Engine {
             Owner::Offered => {}
             Owner::Nic(_) => {
                 let wanted = &mut conn.wanted;
-                let wants = wanted.shutdown || wanted.abort || wanted.grow;
+                let wants = wanted.shutdown || wanted.abort || wanted.grow.is_some();
                 if wants && !wanted.claim {
                     wanted.claim = true;
                 }

@@ -65,6 +65,8 @@ pub(super) struct AckSample {
     pub(super) lost: u32,
     /// Round trip of the latest segment among them, if one was sent once.
     pub(super) rtt: Option<Duration>,
+    /// What the round trip of a segment was at least: the NIC does not say when it was sent.
+    pub(super) rtt_at_least: Option<Duration>,
     /// Smoothed round trip, if known.
     pub(super) srtt: Option<Duration>,
     /// Least round trip lately.
@@ -129,14 +131,25 @@ pub(super) trait Algorithm: fmt::Debug + Send {
     }
 }
 
+/// How much of the window is used, over a flight (Linux's `tcp_cwnd_validate`): pacing, or a late application, may be
+/// the limit for a moment of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    /// The window kept a segment from being sent.
+    limited: bool,
+    /// Most bytes outstanding, unless `limited`.
+    most: u32,
+    /// SND.NXT when that was noted.
+    until: SeqNum,
+}
+
 /// The congestion window of one connection.
 #[derive(Debug)]
 pub(super) struct Congestion {
     pub(super) window: Window,
     algorithm: Box<dyn Algorithm>,
     initial_segments: u32,
-    /// Sending was limited by the window since the last acknowledgment.
-    pub(super) limited: bool,
+    usage: Usage,
     /// Pacing rate in bytes per millisecond, 0 for none.
     pub(super) pacing_rate: u32,
     /// What ends the round trip that runs.
@@ -159,7 +172,7 @@ impl Congestion {
             },
             algorithm: algorithm(name, seed),
             initial_segments,
-            limited: false,
+            usage: Usage::default(),
             pacing_rate: 0,
             round_end: None,
             reduced_until: None,
@@ -209,9 +222,28 @@ impl Congestion {
         self.update_rate(&sample);
     }
 
+    /// Notes what is sent: `outstanding` bytes up to `nxt`, `limited` when the window holds no segment more.
+    pub(super) fn note_usage(&mut self, una: SeqNum, nxt: SeqNum, outstanding: u32, limited: bool) {
+        let usage = &mut self.usage;
+        let over = una.at_or_after(usage.until);
+        if over || limited || (!usage.limited && outstanding > usage.most) {
+            *usage = Usage {
+                limited,
+                most: outstanding,
+                until: nxt,
+            };
+        }
+    }
+
+    /// Linux's `tcp_is_cwnd_limited`: in slow start half a window in use is use enough.
+    fn is_used(&self) -> bool {
+        let half = self.window.cwnd < self.usage.most.saturating_mul(2);
+        self.usage.limited || (half && self.window.in_slow_start())
+    }
+
     fn grow(&mut self, sample: &AckSample) {
         // RFC 7661's concern, as Linux settles it: a window that was not used does not grow.
-        if std::mem::take(&mut self.limited) && sample.acked > 0 {
+        if self.is_used() && sample.acked > 0 {
             self.algorithm.on_ack(&mut self.window, sample);
             // Twice what any window can carry is enough, and keeps the arithmetic far from overflow.
             self.window.cwnd = self.window.cwnd.min(1 << 30);
@@ -334,9 +366,18 @@ mod tests {
         };
         congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.window.cwnd, 10_000);
-        congestion.limited = true;
+        congestion.note_usage(SeqNum(0), SeqNum(9000), 9000, true);
+        congestion.note_usage(SeqNum(8000), SeqNum(9000), 1000, false);
         congestion.on_ack(&sample, true, true);
-        assert_eq!(congestion.window.cwnd, 11_000);
+        assert_eq!(congestion.window.cwnd, 11_000, "limited once in a flight");
+        congestion.note_usage(SeqNum(9000), SeqNum(14_000), 5000, false);
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.window.cwnd, 11_000, "half of it is not in use");
+        congestion.note_usage(SeqNum(9000), SeqNum(15_000), 6000, false);
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.window.cwnd, 12_000);
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.window.cwnd, 12_000);
     }
 
     #[test]

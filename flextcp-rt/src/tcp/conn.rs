@@ -132,6 +132,8 @@ pub(super) struct ReceiveSequence {
     pub(super) capacity: u32,
     /// Bytes the application read since `tuned_at`.
     pub(super) read: u32,
+    /// The same of the round trip before.
+    pub(super) read_before: u32,
     pub(super) tuned_at: Instant,
     /// When the peer was last heard.
     pub(super) last_heard: Instant,
@@ -142,7 +144,8 @@ pub(super) struct ReceiveSequence {
 pub(super) struct Wanted {
     pub(super) shutdown: bool,
     pub(super) abort: bool,
-    pub(super) grow: bool,
+    /// A receive ring of this size.
+    pub(super) grow: Option<u32>,
     /// A claim is queued or under way.
     pub(super) claim: bool,
     /// The claim is because nothing was acknowledged for an RTO.

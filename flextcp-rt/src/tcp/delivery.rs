@@ -1,5 +1,6 @@
 //! How fast bytes are delivered: a sample per acknowledgment, after draft-cheng-iccrg-delivery-rate-estimation.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use flextcp_nic::time::Instant;
@@ -33,7 +34,7 @@ pub(super) struct RateSample {
 }
 
 /// The sender's counters.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Delivery {
     delivered: u64,
     delivered_at: Instant,
@@ -41,9 +42,13 @@ pub(super) struct Delivery {
     lost: u64,
     /// Samples of what was sent before this much was delivered are limited by the application.
     app_limited: Option<u64>,
-    /// While the NIC sends: one sample per round trip, and what it is measured against.
-    round: Option<(Stamp, u64)>,
+    /// While the NIC sends: flights, with what was delivered when each is over. The oldest is first.
+    flights: VecDeque<(Stamp, u64)>,
 }
+
+/// Flights that begin in a least round trip, while the NIC sends; and those that are under way at most.
+const FLIGHTS: u32 = 16;
+const MOST_FLIGHTS: usize = 64;
 
 impl Delivery {
     /// The stamp of a segment sent now; `idle` when nothing was in flight.
@@ -118,33 +123,45 @@ impl Delivery {
         })
     }
 
-    /// Takes what the NIC says was acknowledged, with `in_flight` bytes still to be: a sample when what was in
-    /// flight at the last one is delivered.
-    pub(super) fn delivered_on_nic(
+    /// Takes what the NIC says was acknowledged.
+    pub(super) fn delivered_on_nic(&mut self, now: Instant, bytes: u32) {
+        self.add(now, bytes);
+    }
+
+    /// After that, with `in_flight` bytes still to be acknowledged, when what was in flight at an earlier call is delivered:
+    /// how long that took, which is at most the round trip of the newest byte, and a sample. Flights overlap, or what grows
+    /// would be seen every other round trip.
+    pub(super) fn flight_on_nic(
         &mut self,
         now: Instant,
-        bytes: u32,
         in_flight: u32,
         min_rtt: Option<Duration>,
-    ) -> Option<RateSample> {
-        self.add(now, bytes);
-        let sample = match self.round {
-            Some((_, until)) if self.delivered < until => return None,
-            Some((stamp, _)) => self.sample(now, stamp, Duration::ZERO, min_rtt),
-            None => None,
+    ) -> Option<(Duration, Option<RateSample>)> {
+        let mut over = None;
+        while let Some(&(stamp, until)) = self.flights.front()
+            && until <= self.delivered
+        {
+            over = Some(stamp);
+            self.flights.pop_front();
+        }
+        let apart = min_rtt.unwrap_or_default() / FLIGHTS;
+        let due = match self.flights.back() {
+            Some((last, _)) => last.delivered_at + apart <= now,
+            None => true,
         };
-        self.round = Some(self.start_round(now, in_flight));
-        sample
+        if due && self.flights.len() < MOST_FLIGHTS {
+            let stamp = self.stamp(now, false, in_flight);
+            let until = self.delivered + u64::from(in_flight);
+            self.flights.push_back((stamp, until));
+        }
+        let stamp = over?;
+        let took = now.saturating_since(stamp.delivered_at);
+        Some((took, self.sample(now, stamp, Duration::ZERO, min_rtt)))
     }
 
-    fn start_round(&mut self, now: Instant, in_flight: u32) -> (Stamp, u64) {
-        let stamp = self.stamp(now, false, in_flight);
-        (stamp, self.delivered + u64::from(in_flight))
-    }
-
-    /// The connection changes hands: rounds do not span that.
-    pub(super) const fn end_round(&mut self) {
-        self.round = None;
+    /// The connection changes hands: flights do not span that.
+    pub(super) fn end_flights(&mut self) {
+        self.flights.clear();
     }
 }
 
@@ -207,11 +224,25 @@ mod tests {
     }
 
     #[test]
-    fn the_nic_gives_a_sample_a_round_trip() {
+    fn the_nic_gives_a_sample_when_a_flight_is_over() {
         let mut delivery = Delivery::default();
-        assert_eq!(delivery.delivered_on_nic(at(0), 1000, 4000, None), None);
-        assert_eq!(delivery.delivered_on_nic(at(5), 2000, 4000, None), None);
-        let sample = delivery.delivered_on_nic(at(10), 2000, 4000, None).unwrap();
-        assert_eq!(sample.rate, 400_000);
+        let min_rtt = Some(Duration::from_millis(10));
+        let mut rates = Vec::new();
+        // Twice as much each round trip: a sample is of what was in flight one before.
+        let steps = [
+            (0, 1000, 3000),
+            (5, 1000, 4000),
+            (10, 2000, 6000),
+            (15, 2000, 8000),
+            (20, 4000, 9000),
+        ];
+        for (millis, acked, in_flight) in steps {
+            delivery.delivered_on_nic(at(millis), acked);
+            let rate = delivery.flight_on_nic(at(millis), in_flight, min_rtt);
+            rates.push(rate.map(|(took, sample)| (took.as_millis(), sample.unwrap().rate)));
+        }
+        let samples = [(10, 300_000), (10, 400_000), (10, 600_000)].map(Some);
+        assert_eq!(rates[..2], [None, None]);
+        assert_eq!(rates[2..], samples);
     }
 }

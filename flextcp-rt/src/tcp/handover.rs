@@ -150,12 +150,14 @@ impl Conn {
         self.snd.wnd = notification.snd_wnd;
         self.snd.max_wnd = self.snd.max_wnd.max(notification.snd_wnd);
         self.on_received(cx, notification.received);
-        if notification.received > 0 && self.wants_larger_ring(cx, notification.received) {
-            self.wanted.grow = true;
+        if notification.received > 0 {
+            self.watch_received(cx, notification.received);
         }
         if notification.rtt_micros > 0 {
             let rtt = Duration::from_micros(notification.rtt_micros.into());
-            self.rtt.sample(cx.now, rtt);
+            let flight = notification.acked.saturating_add(notification.in_flight);
+            self.rtt
+                .sample_flight(cx.now, rtt, flight / self.snd.mss.bytes());
         }
         self.on_acked(cx, notification.acked);
         // A flight whose tail, or whose acknowledgments, may be lost: look when a probe would be due, not after an
@@ -169,7 +171,12 @@ impl Conn {
         }
         self.snd.nxt = self.snd.una + notification.in_flight;
         self.resolve_probe(cx.now, self.snd.una, None, false);
-        self.congestion.limited |= notification.cwnd_limited;
+        self.congestion.note_usage(
+            self.snd.una,
+            self.snd.nxt,
+            notification.in_flight.saturating_add(notification.acked),
+            notification.cwnd_limited,
+        );
         if notification.app_limited {
             self.delivery.note_app_limited(notification.in_flight);
         }
@@ -183,19 +190,31 @@ impl Conn {
     fn on_acked_by_nic(&mut self, now: Instant, notification: &Notification) {
         let (acked, in_flight) = (notification.acked, notification.in_flight);
         let micros = u64::from(notification.rtt_micros);
-        let rate = self
-            .delivery
-            .delivered_on_nic(now, acked, in_flight, self.rtt.min());
+        self.delivery.delivered_on_nic(now, acked);
+        // Of a few segments there is nothing to learn.
+        let flight = if acked.saturating_add(in_flight) > 8 * self.snd.mss.bytes() {
+            let min_rtt = self.rtt.min();
+            self.delivery.flight_on_nic(now, in_flight, min_rtt)
+        } else {
+            None
+        };
+        let at_least = flight.map(|(took, _)| took);
+        if let Some(took) = at_least
+            && self.rtt.srtt().is_some_and(|srtt| srtt < took)
+        {
+            self.rtt.sample(now, took);
+        }
         let sample = AckSample {
             now,
             acked,
             delivered: acked,
             ece: notification.acked_ece,
             rtt: (micros > 0).then(|| Duration::from_micros(micros)),
+            rtt_at_least: at_least,
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             in_flight,
-            rate,
+            rate: flight.and_then(|(_, rate)| rate),
             una: self.snd.una,
             nxt: self.snd.nxt,
             sparse: true,
@@ -242,16 +261,11 @@ impl Conn {
     }
 
     /// The tuning of [`tune`](Self::tune) by what arrives, since the NIC sees what is read.
-    fn wants_larger_ring(&mut self, cx: &Context<'_>, received: u32) -> bool {
+    fn watch_received(&mut self, cx: &Context<'_>, received: u32) {
         self.rcv.read = self.rcv.read.saturating_add(received);
-        let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
-        if self.rcv.tuned_at + rtt > cx.now {
-            return false;
+        if let Some(size) = self.wanted_ring(cx) {
+            self.wanted.grow = Some(size);
         }
-        let fast = self.rcv.read.saturating_mul(2) > self.rcv.capacity;
-        self.rcv.read = 0;
-        self.rcv.tuned_at = cx.now;
-        fast && self.options.recv_buffer.is_none() && self.rcv.capacity < cx.config.recv_buffer_max
     }
 
     /// The connection is back: the engine's variables from the NIC's words.
@@ -265,7 +279,7 @@ impl Conn {
         self.owner = Owner::Host;
         self.buffers = Some(buffers);
         self.timers.stop(Timer::Watch);
-        self.delivery.end_round();
+        self.delivery.end_flights();
         let wanted = std::mem::take(&mut self.wanted);
 
         self.on_received(cx, SeqNum(state.rcv_nxt).since(self.rcv.nxt));
@@ -308,8 +322,8 @@ impl Conn {
                 .start(Timer::DelayedAck, cx.now + cx.config.delayed_ack);
         }
         self.take_written();
-        if wanted.grow {
-            self.grow(cx);
+        if let Some(size) = wanted.grow {
+            self.grow(size);
         }
         self.on_read(cx);
         if wanted.release {
@@ -342,7 +356,7 @@ impl Conn {
         }
     }
 
-    fn grow(&mut self, cx: &Context<'_>) {
+    fn grow(&mut self, size: u32) {
         let Some(buffers) = &mut self.buffers else {
             return;
         };
@@ -350,9 +364,9 @@ impl Conn {
         // An application that does not read needs no larger ring.
         if ring.capacity() > 0
             && ring.unread() < ring.capacity() / 2
-            && self.rcv.capacity < cx.config.recv_buffer_max
+            && size > ring.capacity()
             && !ring.pool().under_pressure()
-            && ring.resize(self.rcv.capacity * 2, 0).is_ok()
+            && ring.resize(size, 0).is_ok()
         {
             self.rcv.capacity = ring.capacity();
         }

@@ -225,6 +225,7 @@ impl Conn {
                 mss: 536,
                 capacity,
                 read: 0,
+                read_before: 0,
                 tuned_at: now,
                 last_heard: now,
             },

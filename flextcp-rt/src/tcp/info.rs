@@ -61,6 +61,8 @@ pub struct TcpInfo {
     pub rcv_wnd: u32,
     /// Size of the receive buffer in bytes, as tuned.
     pub rcv_space: u32,
+    /// Rate at which it is paced, bytes per second; 0 for none.
+    pub pacing_rate: u64,
     /// Segments retransmitted.
     pub total_retrans: u64,
     /// Bytes the peer acknowledged.
@@ -104,6 +106,7 @@ impl Conn {
             snd_wnd: self.snd.wnd,
             rcv_wnd: self.rcv.adv.since(self.rcv.nxt),
             rcv_space: self.rcv.capacity,
+            pacing_rate: u64::from(self.congestion.pacing_rate) * 1000,
             total_retrans: self.counters.total_retrans,
             bytes_acked: self.counters.bytes_acked,
             bytes_received: self.counters.bytes_received,

@@ -230,33 +230,44 @@ impl Conn {
         }
     }
 
-    /// Receive buffer tuning after Linux's dynamic right-sizing: the ring holds twice what the application
-    /// reads in a round trip.
+    /// Receive buffer tuning after Linux's dynamic right-sizing.
     pub(super) fn tune(&mut self, cx: &Context<'_>) {
+        let Some(size) = self.wanted_ring(cx) else {
+            return;
+        };
         let Some(buffers) = &mut self.buffers else {
             return;
         };
         let ring = &mut buffers.recv;
-        let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
-        if self.options.recv_buffer.is_some() || self.rcv.tuned_at + rtt > cx.now {
-            return;
-        }
-        let wanted = self.rcv.read.saturating_mul(2);
-        self.rcv.read = 0;
-        self.rcv.tuned_at = cx.now;
-        if ring.capacity() == 0
-            || wanted <= ring.capacity()
-            || self.rcv.capacity >= cx.config.recv_buffer_max
-        {
-            return;
-        }
-        let larger = (self.rcv.capacity * 2).min(cx.config.recv_buffer_max.next_power_of_two());
-        if !ring.pool().under_pressure()
+        if ring.capacity() > 0
+            && !ring.pool().under_pressure()
             && ring
-                .resize(larger, self.rcv.reassembly.extent(self.rcv.nxt))
+                .resize(size, self.rcv.reassembly.extent(self.rcv.nxt))
                 .is_ok()
         {
             self.rcv.capacity = ring.capacity();
         }
+    }
+
+    /// Once in a round trip: the size that the ring should have, if that is more than it has. It holds twice what the
+    /// application reads in a round trip; four times while that grows: the window that is granted now is that of the
+    /// next round trip, in which a sender in slow start sends twice as much (Linux's `tcp_rcv_space_adjust` adds the
+    /// growth twice over).
+    pub(super) fn wanted_ring(&mut self, cx: &Context<'_>) -> Option<u32> {
+        let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
+        if self.options.recv_buffer.is_some() || self.rcv.tuned_at + rtt > cx.now {
+            return None;
+        }
+        let (read, before) = (self.rcv.read, self.rcv.read_before);
+        self.rcv.read_before = read;
+        self.rcv.read = 0;
+        self.rcv.tuned_at = cx.now;
+        let growing = read > before.saturating_add(before / 4);
+        let wanted = read.saturating_mul(if growing { 4 } else { 2 });
+        let most = cx.config.recv_buffer_max;
+        (wanted > self.rcv.capacity && self.rcv.capacity < most).then(|| {
+            let size = wanted.min(most.min(1 << 30));
+            size.next_power_of_two()
+        })
     }
 }

@@ -56,6 +56,14 @@ impl RttEstimator {
         }
     }
 
+    /// Takes the one sample that the NIC took of a flight of so many segments. With one for each acknowledgment the
+    /// smoothed round trip would be there within a round trip, and what is paced by it must not lag behind by eight.
+    pub(super) fn sample_flight(&mut self, now: Instant, rtt: Duration, segments: u32) {
+        for _ in 0..(segments / 2).clamp(1, 4) {
+            self.sample(now, rtt);
+        }
+    }
+
     /// Takes a sample from timestamps (RFC 7323, section 4.1), unless their clock is too coarse to tell more
     /// than is known already.
     pub(super) fn sample_timestamp(&mut self, now: Instant, rtt: Duration) {
@@ -121,6 +129,17 @@ mod tests {
             rtt.sample(Instant::ZERO, Duration::from_micros(50));
         }
         assert_eq!(rtt.rto(), Duration::from_micros(200_050));
+    }
+
+    #[test]
+    fn a_sample_of_a_long_flight_counts_for_several() {
+        let (mut long, mut short) = (estimator(), estimator());
+        for millis in [20, 60] {
+            long.sample_flight(Instant::ZERO, Duration::from_millis(millis), 100);
+            short.sample_flight(Instant::ZERO, Duration::from_millis(millis), 1);
+        }
+        assert_eq!(short.srtt(), Some(Duration::from_millis(25)));
+        assert!(long.srtt() > Some(Duration::from_millis(35)), "{long:?}");
     }
 
     #[test]

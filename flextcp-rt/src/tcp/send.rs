@@ -76,7 +76,7 @@ impl Conn {
         // A FIN that does not fit beside its data anymore goes alone.
         let len = end.since(lost.start);
         if in_flight > 0 && in_flight.saturating_add(len) > self.congestion.window.cwnd.max(mss) {
-            self.congestion.limited = true;
+            self.note_usage(true);
             return None;
         }
         Some(self.retransmit(now, lost.start, end))
@@ -216,7 +216,7 @@ impl Conn {
         let in_flight = self.in_flight();
         let cwnd = self.congestion.window.cwnd;
         if in_flight > 0 && len > 0 && in_flight.saturating_add(len) > cwnd {
-            self.congestion.limited = true;
+            self.note_usage(true);
             return None;
         }
         // Nagle, as Minshall mends it and Linux does: at most one small segment in flight.
@@ -248,15 +248,18 @@ impl Conn {
         self.timers.stop(Timer::Persist);
         self.timers.start(Timer::Retransmit, now + self.rto());
         self.schedule_probe(now);
-        // Linux's tcp_is_cwnd_limited: in slow start half a window in use is use enough.
-        let window = &self.congestion.window;
-        if window.in_slow_start() && in_flight.saturating_mul(2) > window.cwnd {
-            self.congestion.limited = true;
-        }
-        if self.unsent() == 0 && in_flight < window.cwnd {
+        let full = in_flight >= self.congestion.window.cwnd;
+        self.note_usage(full);
+        if self.unsent() == 0 && !full {
             self.delivery.note_app_limited(in_flight);
         }
         self.segment(now, start, end, false)
+    }
+
+    fn note_usage(&mut self, limited: bool) {
+        let outstanding = self.outstanding();
+        self.congestion
+            .note_usage(self.snd.una, self.snd.nxt, outstanding, limited);
     }
 
     /// RFC 5681, section 4.1.

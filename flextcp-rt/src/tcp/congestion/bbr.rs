@@ -352,7 +352,9 @@ impl Bbr {
 
     fn set_rate(&mut self, window: &Window, sample: &AckSample) {
         let (gain, _) = self.gains();
-        let rate = if self.bw() > 0 {
+        // The first rate is that of the initial window (draft, section 5.6.2): the handshake and a first small request
+        // are no measure of the path.
+        let rate = if self.bw() > 0 && self.pacing_rate > 0 {
             (self.bw() as f64 * gain * MARGIN) as u64
         } else {
             let rtt = sample.srtt.unwrap_or(Duration::from_millis(1));

@@ -25,8 +25,18 @@ pub(in crate::tcp) struct Cubic {
     w_est: f64,
     /// Fraction of a segment still owed to the window.
     credit: f64,
-    /// What `ssthresh` replaced: (epoch, w_max, origin, k, w_est).
-    before: Option<(Option<Instant>, f64, f64, f64, f64)>,
+    /// What `ssthresh` replaced.
+    before: Option<Before>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    hystart: HyStart,
+    epoch: Option<Instant>,
+    w_max: f64,
+    origin: f64,
+    k: f64,
+    w_est: f64,
 }
 
 impl Cubic {
@@ -73,7 +83,8 @@ impl Algorithm for Cubic {
         };
         let rtt = sample.srtt.unwrap_or(Duration::ZERO).as_secs_f64();
         let t = sample.now.saturating_since(epoch).as_secs_f64() + rtt;
-        let target = (self.origin + C * (t - self.k).powi(3)).clamp(cwnd, cwnd * 1.5);
+        let past = t - self.k;
+        let target = (self.origin + C * past * past * past).clamp(cwnd, cwnd * 1.5);
         // RFC 9438, section 4.3: at least what Reno would have.
         self.w_est += ALPHA * acked / cwnd;
         self.credit += acked * ((target - cwnd) / cwnd).max(0.0);
@@ -88,8 +99,15 @@ impl Algorithm for Cubic {
     }
 
     fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
+        self.before = Some(Before {
+            hystart: self.hystart,
+            epoch: self.epoch,
+            w_max: self.w_max,
+            origin: self.origin,
+            k: self.k,
+            w_est: self.w_est,
+        });
         self.hystart.end();
-        self.before = Some((self.epoch, self.w_max, self.origin, self.k, self.w_est));
         let cwnd = f64::from(window.cwnd) / f64::from(window.mss);
         // Fast convergence (RFC 9438, section 4.7).
         self.w_max = if cwnd < self.w_max {
@@ -112,14 +130,15 @@ impl Algorithm for Cubic {
         self.w_max = 0.0;
     }
 
-    /// RFC 9438, section 4.9.
+    /// RFC 9438, section 4.9. A slow start that nothing ended goes on being watched.
     fn undo(&mut self) {
-        if let Some((epoch, w_max, origin, k, w_est)) = self.before.take() {
-            self.epoch = epoch;
-            self.w_max = w_max;
-            self.origin = origin;
-            self.k = k;
-            self.w_est = w_est;
+        if let Some(before) = self.before.take() {
+            self.hystart = before.hystart;
+            self.epoch = before.epoch;
+            self.w_max = before.w_max;
+            self.origin = before.origin;
+            self.k = before.k;
+            self.w_est = before.w_est;
         }
     }
 }
