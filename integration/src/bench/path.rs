@@ -7,6 +7,7 @@ mod measure;
 pub mod plot;
 pub mod report;
 pub mod run;
+pub mod simulated;
 
 use std::fmt;
 use std::time::Duration;

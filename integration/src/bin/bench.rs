@@ -33,12 +33,25 @@ enum Command {
     Bystander(Options),
     /// Goodput over a bad path of 100 Mbit/s, beside Linux CUBIC; sharing, DCTCP, BBR
     Path(Options),
+    /// Goodput on the same paths in virtual time, ours alone: writes docs/results/goodput.md
+    Simulated(Simulated),
     /// One end of a measurement; what the others start
     #[command(hide = true)]
     Peer {
         #[command(subcommand)]
         part: Part,
     },
+}
+
+#[derive(Debug, Args)]
+struct Simulated {
+    /// Only paths whose name contains this, and write nothing
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Write the sender's windows over time of paths and columns ("20 ms 1 % loss; BBR") that contain TEXT as CSV,
+    /// and nothing else
+    #[arg(long, value_name = "FILE", requires = "only")]
+    csv: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +83,7 @@ fn main() -> ExitCode {
         Command::Churn(options) => measure(Suite::Churn, &options),
         Command::Bystander(options) => measure(Suite::Bystander, &options),
         Command::Path(options) => measure_path(&options),
+        Command::Simulated(options) => simulate(&options),
         Command::Peer { part } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
@@ -180,4 +194,18 @@ fn measure_path(options: &Options) -> Result<bool, Box<dyn Error>> {
         println!("{}", path::plot::draw(&report, directory)?.display());
     }
     Ok(!options.strict || report.all_met())
+}
+
+fn simulate(options: &Simulated) -> Result<bool, Box<dyn Error>> {
+    let only = options.only.as_deref().unwrap_or("");
+    if let Some(file) = &options.csv {
+        fs::write(file, path::simulated::windows(only)?)?;
+        return Ok(true);
+    }
+    let table = path::simulated::table(only)?;
+    println!("{table}");
+    if options.only.is_none() {
+        fs::write(path::simulated::file(), table)?;
+    }
+    Ok(true)
 }
