@@ -50,6 +50,9 @@ pub struct SoftConfig {
     pub recv_sizes: RecvSizes,
     /// Bytes that one flow may send before the next one has its turn.
     pub quantum: u32,
+    /// Bytes that one flush may send before it looks at what arrived: a burst of a whole window would find its own
+    /// acknowledgments late, and the receiver's queue full.
+    pub flush_budget: u32,
     /// How long empty rings keep their memory.
     pub idle_release: Duration,
     /// Whose frames are refused.
@@ -68,6 +71,7 @@ impl SoftConfig {
                 max: 4 << 20,
             },
             quantum: 64 << 10,
+            flush_budget: 256 << 10,
             idle_release: Duration::from_secs(1),
             filter: Filter::default(),
         }

@@ -103,6 +103,8 @@ pub struct Engine {
     raw: VecDeque<SegmentRepr>,
     /// Connections that may have something to send.
     dirty: VecDeque<ConnId>,
+    /// Segments that the first of them sent in its turn.
+    in_turn: u32,
     events: VecDeque<Event>,
     installs: VecDeque<ConnId>,
     claims: VecDeque<ConnId>,
@@ -132,6 +134,7 @@ impl Engine {
             half_open_deadlines: Deadlines::default(),
             raw: VecDeque::new(),
             dirty: VecDeque::new(),
+            in_turn: 0,
             events: VecDeque::new(),
             installs: VecDeque::new(),
             claims: VecDeque::new(),
@@ -198,15 +201,17 @@ impl Engine {
         }
     }
 
-    /// Offers a connection that has said all it has to say.
-    fn offer(&mut self, now: Instant, id: ConnId) {
+    /// Offers a connection that owes the peer nothing to the NIC; returns whether it did.
+    fn offer(&mut self, now: Instant, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else {
-            return;
+            return false;
         };
-        if !conn.offered && conn.is_plain() && self.offload.offers(&conn.hysteresis, now) {
+        let offers = !conn.offered && conn.is_plain() && self.offload.offers(&conn.hysteresis, now);
+        if offers {
             conn.offered = true;
             self.installs.push_back(id);
         }
+        offers
     }
 
     fn forget(&mut self, now: Instant, id: ConnId) {

@@ -57,13 +57,17 @@ enum Turn {
 }
 
 impl Core {
-    /// Sends all that may be sent. What the port does not take stays queued.
+    /// Sends what may be sent. What the port does not take, or the budget does not cover, stays queued.
     pub(super) fn transmit_all(&mut self, port: &mut dyn Port, now: Instant) -> io::Result<()> {
         let Self { queues, .. } = self;
         let ready = &mut queues.ready;
         queues.paced.expire(now, |id| ready.push_back(id));
         self.send_early_acks(port, now)?;
-        while let Some(id) = self.queues.ready.pop_front() {
+        let budget = u64::from(self.config.flush_budget);
+        let end = self.counters.fast.bytes_out + budget;
+        while self.counters.fast.bytes_out < end
+            && let Some(id) = self.queues.ready.pop_front()
+        {
             match self.turn(port, now, id)? {
                 Turn::Done => {}
                 Turn::More => self.queues.ready.push_back(id),

@@ -8,6 +8,9 @@ use super::conn::Owner;
 use super::send::Plan;
 use super::{ConnId, Engine, Event, Transmit};
 
+/// Segments that a connection may send before the next one has its turn.
+pub(super) const QUANTUM: u32 = 64;
+
 impl Engine {
     /// The next segment to send.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
@@ -33,18 +36,30 @@ impl Engine {
 
     fn next_plan(&mut self, now: Instant) -> Option<(ConnId, Plan)> {
         while let Some(&id) = self.dirty.front() {
+            let mut pauses = true;
             if let Some(conn) = self.conns.get_mut(id) {
-                if let Some(plan) = conn.poll_transmit(now, &self.config) {
+                if self.in_turn < QUANTUM
+                    && let Some(plan) = conn.poll_transmit(now, &self.config)
+                {
+                    self.in_turn += 1;
                     let next = conn.next_deadline();
                     self.deadlines.update(id.index, &mut conn.queued, next);
                     return Some((id, plan));
                 }
-                conn.dirty = false;
+                pauses = self.in_turn < QUANTUM;
+                conn.dirty = !pauses;
                 let next = conn.next_deadline();
                 self.deadlines.update(id.index, &mut conn.queued, next);
             }
             self.dirty.pop_front();
-            self.offer(now, id);
+            self.in_turn = 0;
+            // One that never pauses belongs on the NIC more than any other.
+            let offered = self.offer(now, id);
+            match self.conns.get_mut(id) {
+                Some(conn) if offered => conn.dirty = false,
+                Some(_) if !pauses => self.dirty.push_back(id),
+                _ => {}
+            }
         }
         None
     }

@@ -6,6 +6,7 @@ mod long_transfer;
 mod orphans;
 mod path_mtu;
 mod syn_flood;
+mod turns;
 
 use std::net::SocketAddr;
 use std::time::Duration;
