@@ -16,6 +16,11 @@ pub struct ServerArgs {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = thread_count)]
     pub threads: usize,
 
+    /// A thread, a single-threaded runtime, a NIC queue and a listener for each core (for each of --threads, if given);
+    /// a connection stays on one core from the wire to its handler
+    #[arg(long, conflicts_with = "kernel")]
+    pub per_core: bool,
+
     /// How long a graceful stop (SIGINT, SIGTERM) waits for open connections
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub drain: u64,

@@ -42,7 +42,7 @@ impl Listener {
                 .await
                 .map(Self::Kernel),
         };
-        bound.map_err(|source| BindError { address, source })
+        bound.map_err(|source| BindError::new(address, source))
     }
 
     /// The address it listens on, with the port that the system chose.
@@ -82,6 +82,12 @@ impl Listener {
 pub struct BindError {
     address: SocketAddr,
     source: io::Error,
+}
+
+impl BindError {
+    pub(crate) const fn new(address: SocketAddr, source: io::Error) -> Self {
+        Self { address, source }
+    }
 }
 
 impl fmt::Display for BindError {

@@ -25,6 +25,22 @@ const BACKLOG_LIMIT: Duration = Duration::from_millis(250);
 /// Pause after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What becomes of an accepted connection.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Serves one connection to its end, in a task of its own.
+    fn serve(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static;
+}
+
+impl<H, F> Handler for H
+where
+    H: Fn(Stream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn serve(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
+        self(stream)
+    }
+}
+
 /// The listeners of one server.
 #[derive(Debug)]
 pub struct Server {
@@ -49,6 +65,15 @@ impl Server {
         })
     }
 
+    /// Serves what `listener` accepts.
+    #[must_use]
+    pub fn of(listener: flextcp_net::TcpListener) -> Self {
+        Self {
+            listeners: vec![Listener::FlexTcp(listener)],
+            transport: Transport::FlexTcp,
+        }
+    }
+
     /// Prints the one line that says where the server listens and over what.
     pub fn announce(&self, name: &str, scheme: &str) {
         let places: Vec<String> = self
@@ -66,11 +91,7 @@ impl Server {
 
     /// Serves every connection with `handler`, each in its own task, until `stop` is asked for;
     /// then stops accepting and gives the open connections at most `drain` to end.
-    pub async fn run<H, F>(self, stop: Stop, drain: Duration, handler: H)
-    where
-        H: Fn(Stream) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
+    pub async fn run(self, stop: Stop, drain: Duration, handler: impl Handler) {
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(accept_loop(listener, stop.clone(), handler.clone()));
@@ -87,17 +108,13 @@ impl Server {
     }
 }
 
-async fn accept_loop<H, F>(listener: Listener, stop: Stop, handler: H)
-where
-    H: Fn(Stream) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
+async fn accept_loop(listener: Listener, stop: Stop, handler: impl Handler) {
     let serve = |stream: Stream| {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, peer = %stream.peer_addr(), "cannot turn Nagle's algorithm off");
         }
         let open = stop.connection(!stream.is_accelerated());
-        let connection = handler(stream);
+        let connection = handler.serve(stream);
         tokio::spawn(async move {
             connection.await;
             drop(open);
@@ -175,9 +192,13 @@ mod tests {
         let stop = Stop::new();
         stop.request();
         server
-            .run(stop, Duration::from_secs(5), |mut stream| async move {
-                stream.write_all(b"served").await.unwrap();
-            })
+            .run(
+                stop,
+                Duration::from_secs(5),
+                |mut stream: Stream| async move {
+                    stream.write_all(b"served").await.unwrap();
+                },
+            )
             .await;
         for mut client in clients {
             let mut answer = String::new();

@@ -28,6 +28,21 @@ fn process(transport: Transport) -> Stats {
     }
 }
 
+/// The process's counters in Prometheus's format.
+#[must_use]
+pub fn prometheus(transport: Transport) -> String {
+    process(transport).to_prometheus()
+}
+
+/// The listeners and connections that FlexTCP carries, a line each.
+#[must_use]
+pub fn connections(transport: Transport) -> String {
+    match transport {
+        Transport::Kernel => "FlexTCP carries none: --kernel asks for kernel sockets\n".to_owned(),
+        Transport::FlexTcp => flextcp_net::observe::connections(),
+    }
+}
+
 /// `value` as lines of dotted names and plain values, without empty collections.
 #[must_use]
 pub fn flatten(value: &Value) -> Vec<(String, String)> {

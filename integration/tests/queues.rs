@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use integration::netns::{Namespace, VethOptions, VethPair, require_privileges};
 use integration::process::{Process, serial};
+use integration::programs::{Server, ServerOptions, client, require_tools};
 use integration::stack::StackKind;
 use integration::stats::{STATS_FILE, Stats};
+use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
 const START: Duration = Duration::from_secs(20);
@@ -92,6 +94,31 @@ fn a_thread_per_core_serves_a_kernel_peer_on_every_queue() {
         }
         assert_both_queues(&server.finish());
     }
+}
+
+#[test]
+fn an_example_with_a_thread_per_core_uses_every_queue() {
+    let test = "an_example_with_a_thread_per_core_uses_every_queue";
+    if !require_privileges(test) || !require_tools(test, &["wrk", "curl"]) {
+        return;
+    }
+    let _serial = serial();
+    let pair = two_queues("example");
+    let mut options = ServerOptions::new("http", VethPair::B_V4, VethPair::DEVICE);
+    options.args = vec!["--per-core"];
+    options.env = vec![("FLEXTCP_FALLBACK", "deny".to_owned())];
+    let server = Server::start(&pair.b, &options).unwrap();
+    let url = server.url("/");
+    let load = ["-c16", "-t1", "-d1s", "--timeout", "10s", &url];
+    let wrk = client(&pair.a, "wrk", load, LIMIT).unwrap().stdout;
+    assert!(
+        wrk.contains("requests in") && !wrk.contains("Socket errors"),
+        "{wrk}"
+    );
+    assert_both_queues(&Stats::fetch(&pair.a, &server).unwrap());
+    server.process.signal(Signal::TERM).unwrap();
+    let ended = server.process.finish(LIMIT).unwrap();
+    assert!(ended.status.success(), "{}", ended.stderr);
 }
 
 /// The kernel chooses the queue of its answers by a hash of its own: half of them arrive on the wrong one.

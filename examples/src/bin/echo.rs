@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use flextcp_examples::args::{ServerArgs, listen_address};
 use flextcp_examples::echo::{self, Mode};
-use flextcp_examples::program::{self, StartError};
-use flextcp_examples::server::Server;
+use flextcp_examples::listener::Stream;
+use flextcp_examples::program::{self, Program};
+use flextcp_examples::server::Handler;
 use flextcp_examples::stop::Stop;
 use tracing::debug;
 
@@ -20,6 +21,7 @@ Examples:
   echo --mode source --bytes 1000000          sends a million bytes to everyone
   echo --mode rpc --request 64 --response 1024
   echo --kernel --threads 1                   kernel sockets, one thread
+  echo --listen 10.0.0.1:7777 --per-core      a thread and a listener for each NIC queue
 
 RUST_LOG sets what is logged to standard error, like RUST_LOG=debug.";
 
@@ -65,10 +67,17 @@ enum ModeName {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("echo", args.server.threads, |stop| serve(args, stop))
+    let program = Program {
+        name: "echo",
+        scheme: "",
+        listen: &args.listen,
+        args: &args.server,
+    };
+    program::run(program, |stop| Ok(handler(&args, stop)))
 }
 
-async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
+/// What serves a connection.
+fn handler(args: &Args, stop: Stop) -> impl Handler + use<> {
     let mode = match args.mode {
         ModeName::Echo => Mode::Echo,
         ModeName::Sink => Mode::Sink,
@@ -78,19 +87,12 @@ async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
             response: args.response,
         },
     };
-    let server = Server::bind(args.server.transport(), &args.listen).await?;
-    server.announce("echo", "");
-
-    let connection_stop = stop.clone();
-    server
-        .run(stop, args.server.drain(), move |mut stream| {
-            let stop = connection_stop.clone();
-            async move {
-                if let Err(error) = echo::serve(&mut stream, mode, &stop).await {
-                    debug!(peer = %stream.peer_addr(), %error, "connection ended with an error");
-                }
+    move |mut stream: Stream| {
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = echo::serve(&mut stream, mode, &stop).await {
+                debug!(peer = %stream.peer_addr(), %error, "connection ended with an error");
             }
-        })
-        .await;
-    Ok(())
+        }
+    }
 }

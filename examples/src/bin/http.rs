@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use flextcp_examples::args::{ServerArgs, listen_address};
-use flextcp_examples::program::{self, StartError};
-use flextcp_examples::server::Server;
+use flextcp_examples::listener::Stream;
+use flextcp_examples::program::{self, Program, StartError};
+use flextcp_examples::server::Handler;
 use flextcp_examples::stop::Stop;
 use flextcp_examples::tls::{self, Identity};
 use flextcp_examples::web::{self, Options, ServerInfo};
@@ -20,6 +21,7 @@ Examples:
   http --tls                               HTTPS, certificate made at start
   http --tls --cert chain.pem --key key.pem
   http --kernel --threads 1                kernel sockets, one thread
+  http --listen 10.0.0.1:80 --per-core     a thread and a listener for each NIC queue
 
 Paths:
   /            a page that says what is running
@@ -27,6 +29,8 @@ Paths:
   /bytes/{n}   GET, HEAD: n bytes, always the same ones
   /upload      PUT, POST: size and SHA-256 of the body, as JSON
   /stats       the counters of the process and of this connection, as JSON
+  /metrics     the counters of the process, as Prometheus reads them
+  /connections its listeners and connections, a line each
 
 HTTP/1.1 and HTTP/2; without TLS, HTTP/2 by prior knowledge.
 RUST_LOG sets what is logged to standard error, like RUST_LOG=debug.";
@@ -61,12 +65,22 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("http", args.server.threads, |stop| serve(args, stop))
+    let program = Program {
+        name: "http",
+        scheme: if args.tls { "https://" } else { "http://" },
+        listen: &args.listen,
+        args: &args.server,
+    };
+    program::run(program, |stop| handler(&args, stop))
 }
 
-async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
-    let identity = match (args.cert, args.key) {
-        (Some(cert), Some(key)) => Identity::Files { cert, key },
+/// What serves a connection.
+fn handler(args: &Args, stop: Stop) -> Result<impl Handler + use<>, StartError> {
+    let identity = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Identity::Files {
+            cert: cert.clone(),
+            key: key.clone(),
+        },
         _ => Identity::SelfSigned(args.listen.clone()),
     };
     let options = Options {
@@ -77,20 +91,6 @@ async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
         },
         idle: (args.idle_timeout > 0).then(|| Duration::from_secs(args.idle_timeout)),
     };
-    let server = Server::bind(args.server.transport(), &args.listen).await?;
-    server.announce("http", if args.tls { "https://" } else { "http://" });
-
     let router = web::router(ServerInfo::new(args.server.transport(), stop.clone()));
-    let connection_stop = stop.clone();
-    server
-        .run(stop, args.server.drain(), move |stream| {
-            web::serve(
-                stream,
-                router.clone(),
-                options.clone(),
-                connection_stop.clone(),
-            )
-        })
-        .await;
-    Ok(())
+    Ok(move |stream: Stream| web::serve(stream, router.clone(), options.clone(), stop.clone()))
 }

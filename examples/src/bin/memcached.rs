@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use clap::Parser;
 use flextcp_examples::args::{ServerArgs, listen_address};
+use flextcp_examples::listener::Stream;
 use flextcp_examples::memcache::{self, ServerInfo, Settings, Store};
-use flextcp_examples::program::{self, StartError};
-use flextcp_examples::server::Server;
+use flextcp_examples::program::{self, Program, StartError};
+use flextcp_examples::server::Handler;
 use flextcp_examples::stop::Stop;
 use tracing::debug;
 
@@ -18,6 +19,8 @@ Examples:
   memcached --listen 0.0.0.0:11211 --listen [::]:11211
   memcached -m 1024 -I 8                   1 GB, values of up to 8 MB
   memcached --kernel --threads 1           kernel sockets, one thread
+  memcached --listen 10.0.0.1:11211 --per-core
+                                           a thread and a listener for each NIC queue
 
 The text protocol and the meta commands, as memcached 1.6 speaks them over TCP:
   printf 'set k 0 0 5\\r\\nhello\\r\\nget k\\r\\nstats\\r\\nquit\\r\\n' | nc 127.0.0.1 11211
@@ -46,10 +49,17 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("memcached", args.server.threads, |stop| serve(args, stop))
+    let program = Program {
+        name: "memcached",
+        scheme: "",
+        listen: &args.listen,
+        args: &args.server,
+    };
+    program::run(program, |stop| handler(&args, stop))
 }
 
-async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
+/// What serves a connection.
+fn handler(args: &Args, stop: Stop) -> Result<impl Handler + use<>, StartError> {
     let settings = Settings {
         memory: megabytes(args.memory_limit),
         item_max: megabytes(args.max_item_size),
@@ -60,31 +70,28 @@ async fn serve(args: Args, stop: Stop) -> Result<(), StartError> {
                 .into(),
         );
     }
-    let transport = args.server.transport();
-    let server = Server::bind(transport, &args.listen).await?;
-    server.announce("memcached", "");
-
     let store = Arc::new(Store::new(settings));
     let listen: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
     let threads = match args.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let info = ServerInfo::new(transport, threads, listen.join(","), stop.clone());
+    let info = ServerInfo::new(
+        args.server.transport(),
+        threads,
+        listen.join(","),
+        stop.clone(),
+    );
     let info = Arc::new(info);
-    let connection_stop = stop.clone();
-    server
-        .run(stop, args.server.drain(), move |mut stream| {
-            let (store, info) = (Arc::clone(&store), Arc::clone(&info));
-            let stop = connection_stop.clone();
-            async move {
-                if let Err(error) = memcache::serve(&mut stream, store, info, &stop).await {
-                    debug!(peer = %stream.peer_addr(), %error, "connection ended with an error");
-                }
+    Ok(move |mut stream: Stream| {
+        let (store, info) = (Arc::clone(&store), Arc::clone(&info));
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = memcache::serve(&mut stream, store, info, &stop).await {
+                debug!(peer = %stream.peer_addr(), %error, "connection ended with an error");
             }
-        })
-        .await;
-    Ok(())
+        }
+    })
 }
 
 fn megabytes(count: u32) -> usize {

@@ -34,6 +34,8 @@ const TAIL: &str = r#"</table>
 <h2>Try it</h2>
 <table>
 <tr><th><a href="/stats"><code>/stats</code></a></th><td>the counters as JSON</td></tr>
+<tr><th><a href="/metrics"><code>/metrics</code></a></th><td>the counters as Prometheus reads them</td></tr>
+<tr><th><a href="/connections"><code>/connections</code></a></th><td>who is connected, and which connections the NIC carries</td></tr>
 <tr><th><a href="/bytes/1048576"><code>/bytes/1048576</code></a></th><td>that many bytes, always the same ones</td></tr>
 <tr><th><code>/echo</code></th><td><code>curl -d hello URL/echo</code>: your bytes, back</td></tr>
 <tr><th><code>/upload</code></th><td><code>curl -T FILE URL/upload</code>: size and SHA-256 of what arrived</td></tr>
@@ -42,6 +44,7 @@ const TAIL: &str = r#"</table>
 async function show() {
   const s = await (await fetch("/stats")).json(), p = (x) => `${x.bytes_in} bytes in, ${x.bytes_out} bytes out`;
   const rows = [["NIC", s.nic.kind], ["Fast path", p(s.fast_path)], ["Slow path", p(s.slow_path)],
+    ...s.nic.fallback.map((reason) => ["Why not", reason]),
     ["Open connections", `${s.connections.offloaded} on the NIC, ${s.connections.host} in the slow path, ${s.connections.kernel} on kernel sockets`]];
   document.getElementById("counters").replaceChildren(...rows.map((row) => {
     const tr = document.createElement("tr");
@@ -69,7 +72,7 @@ pub(super) fn render(this: &ThisConnection) -> String {
         }
         (false, _) => {
             "<span class=no>not offloaded</span>: it runs in the slow path or on a kernel socket \
-             (the server's log says why)"
+             (nic.fallback in /stats says why)"
         }
     };
     format!(

@@ -27,6 +27,8 @@ POST /echo        your body, back
 GET  /bytes/{n}   n bytes
 PUT  /upload      size and SHA-256 of your body
 GET  /stats       counters as JSON
+GET  /metrics     counters as Prometheus reads them
+GET  /connections listeners and connections, a line each
 ";
 
 /// What the handlers know of the server.
@@ -57,6 +59,8 @@ pub fn router(server: ServerInfo) -> Router {
         .route("/bytes/{n}", get(bytes))
         .route("/upload", put(upload).post(upload))
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
+        .route("/connections", get(connections))
         .fallback(not_found)
         .with_state(server)
 }
@@ -173,11 +177,29 @@ async fn stats(
         stats: stats::snapshot(server.transport, &server.stop),
         this_connection: ThisConnection::new(&connection, version),
     };
-    let mut response = Json(report).into_response();
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    // For eyes as well as for programs.
+    let text = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
+    fresh("application/json", text)
+}
+
+async fn metrics(State(server): State<ServerInfo>) -> Response {
+    fresh(
+        "text/plain; version=0.0.4",
+        stats::prometheus(server.transport),
+    )
+}
+
+async fn connections(State(server): State<ServerInfo>) -> Response {
+    fresh("text/plain", stats::connections(server.transport))
+}
+
+/// A text that is true for this moment only.
+fn fresh(kind: &'static str, text: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, text).into_response()
 }
 
 async fn not_found() -> Response {

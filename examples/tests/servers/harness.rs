@@ -25,13 +25,27 @@ impl Program {
     }
 
     pub(crate) fn start_as(path: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(path)
+        let mut command = Command::new(path);
+        command.args(args).arg("--kernel");
+        Self::start_command(command)
+    }
+
+    /// The same over FlexTCP's types, of which no NIC serves.
+    pub(crate) fn start_without_nic(path: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(path);
+        command
+            .args(["--listen", "127.0.0.1:0"])
             .args(args)
-            .arg("--kernel")
+            .env("FLEXTCP_NIC", "off");
+        Self::start_command(command)
+    }
+
+    fn start_command(mut command: Command) -> Self {
+        let mut child = command
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().unwrap();
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
@@ -53,7 +67,7 @@ impl Program {
         };
         assert!(
             !program.addresses.is_empty(),
-            "{path} {args:?} said {:?}",
+            "{command:?} said {:?}",
             program.announcement
         );
         program

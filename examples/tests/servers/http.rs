@@ -87,6 +87,14 @@ async fn all_paths(client: &mut Client) {
     }
     assert_eq!(stats["this_connection"]["offloaded"], false);
 
+    let metrics = client.get("/metrics").await;
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    assert!(
+        metrics.contains("flextcp_connections_accepted_total "),
+        "{metrics}"
+    );
+    assert_eq!(client.get("/connections").await.status(), 200);
+
     let absent = client.get("/absent").await;
     assert_eq!(absent.status(), 404);
     assert!(String::from_utf8_lossy(absent.body()).contains("/bytes/{n}"));
@@ -102,6 +110,26 @@ async fn serves_both_versions_on_every_runtime() {
         all_paths(&mut Client::http2(server.address()).await).await;
         server.stop();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serves_with_a_runtime_for_each_core() {
+    for args in [&["--per-core"][..], &["--per-core", "--threads", "3"]] {
+        let server = Program::start_without_nic(HTTP, args);
+        for _ in 0..8 {
+            all_paths(&mut Client::http1(server.address()).await).await;
+        }
+        all_paths(&mut Client::http2(server.address()).await).await;
+        server.stop();
+    }
+    let two = [
+        "--per-core",
+        "--listen",
+        "127.0.0.1:0",
+        "--listen",
+        "[::1]:0",
+    ];
+    assert!(failing(HTTP, &two).contains("one --listen"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
