@@ -54,9 +54,34 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
 
     /// Whether the NIC carries the connection at this moment. `false` while the slow path has it: for a moment
     /// after the handshake, during loss recovery, once a side closed. Cheap enough to ask at every read.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// println!("on the NIC: {}", stream.is_offloaded());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn is_offloaded(&self) -> bool;
 
     /// A snapshot of the connection; `None` of a kernel socket, and when the connection is forgotten.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// # #[cfg(target_os = "linux")]
+    /// if let Some(info) = stream.info() {
+    ///     println!("{:?} round trip, {} bytes of window", info.rtt, info.snd_cwnd);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     fn info(&self) -> Option<TcpInfo>;
 
     /// Receives at least one and at most `max` bytes, or none at the end of the stream. On the NIC nothing is copied:
@@ -67,6 +92,23 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
     ///
     /// # Cancel safety
     /// Safe: a dropped future has taken nothing.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// loop {
+    ///     let chunk = stream.read_chunk(64 << 10).await?;
+    ///     if chunk.is_empty() {
+    ///         break;
+    ///     }
+    ///     println!("{} bytes, where the NIC placed them", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     fn read_chunk(&self, max: usize) -> impl Future<Output = io::Result<Bytes>> + Send;
 
     /// Sends all of `bytes`. They are copied into the send buffer once, as with `write_all`.
@@ -76,6 +118,18 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
     ///
     /// # Cancel safety
     /// Not safe: a dropped future may have sent part of the bytes.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    /// use bytes::Bytes;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.write_owned(Bytes::from_static(b"hello")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn write_owned(&self, bytes: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Keep-alive with its times, `None` when it is off.
@@ -88,6 +142,22 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{KeepAlive, TcpStream, TcpStreamExt};
+    /// use std::time::Duration;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.set_keepalive(Some(KeepAlive {
+    ///     time: Duration::from_secs(60),
+    ///     interval: Duration::from_secs(10),
+    ///     count: 5,
+    /// }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()>;
 
     /// How long data may stay unacknowledged before the connection fails (RFC 5482); `None` is the system's rule.
@@ -100,6 +170,18 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    /// use std::time::Duration;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.set_user_timeout(Some(Duration::from_secs(30)))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
     /// Name of the congestion control.
@@ -112,6 +194,17 @@ pub trait TcpStreamExt: sealed::Sealed + Sync {
     ///
     /// # Errors
     /// `NotFound` for an unknown name.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::{TcpStream, TcpStreamExt};
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.set_congestion("bbr")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn set_congestion(&self, name: &str) -> io::Result<()>;
 }
 
@@ -175,6 +268,21 @@ impl TcpStreamExt for TcpStream {
 
 /// Reads a stream as [`AsyncBufRead`], without a copy where the NIC carries the connection: `fill_buf` shows the
 /// bytes where the NIC placed them. The stream must not be read by other means meanwhile.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example() -> std::io::Result<()> {
+/// use flextcp_net::{ChunkReader, TcpStream};
+/// use tokio::io::AsyncBufReadExt;
+///
+/// let stream = TcpStream::connect("192.0.2.1:80").await?;
+/// let mut lines = ChunkReader::new(stream).lines();
+/// while let Some(line) = lines.next_line().await? {
+///     println!("{line}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChunkReader<S> {
     stream: S,

@@ -5,7 +5,7 @@
 //! `curl --unix-socket PATH http://flextcp/metrics`. With the feature `kernel`, and on systems other than Linux, there is
 //! nothing to tell: the texts are empty.
 //!
-//! ```
+//! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> std::io::Result<()> {
 //! use flextcp_net::{TcpListener, observe};

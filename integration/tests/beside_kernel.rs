@@ -13,6 +13,7 @@ use integration::programs::{Server, ServerOptions, client, require_tools, worksp
 use integration::stack::StackKind;
 use integration::stats::{STATS_FILE, Stats};
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 const START: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -240,6 +241,52 @@ fn a_graceful_stop_loses_no_byte() {
     assert_eq!(file.metadata().unwrap().len(), len);
     let server = server.process.finish(LIMIT).unwrap();
     assert!(server.status.success(), "{}", server.stderr);
+}
+
+/// What the application has written, and the peer not taken, is delivered when the process is gone, as with kernel
+/// sockets.
+#[test]
+fn what_a_slow_peer_has_not_taken_outlives_the_process() {
+    let test = "what_a_slow_peer_has_not_taken_outlives_the_process";
+    if !require_privileges(test) {
+        return;
+    }
+    const LEN: usize = 3_000_000;
+    let _serial = serial();
+    for place in [
+        Place::veth("outlive").unwrap(),
+        Place::loopback("outlive").unwrap(),
+    ] {
+        for family in [Family::V4, Family::V6] {
+            let mut options = ServerOptions::new("echo", place.server_ip(family), place.device());
+            options.args = vec!["--mode", "source", "--bytes", "3000000"];
+            let mut server = Server::start(place.server(), &options).unwrap();
+            let address = server.address;
+            let connect = || {
+                let stream = place.client().within(|| {
+                    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                    socket.set_recv_buffer_size(64 << 10)?;
+                    socket.connect(&address.into())?;
+                    Ok::<_, std::io::Error>(TcpStream::from(socket))
+                });
+                let stream = stream.unwrap().unwrap();
+                stream.set_read_timeout(Some(START)).unwrap();
+                stream
+            };
+            let mut expected = Vec::new();
+            connect().read_to_end(&mut expected).unwrap();
+            assert_eq!(expected.len(), LEN);
+
+            let mut slow = connect();
+            let mut first = [0; 1];
+            slow.read_exact(&mut first).unwrap();
+            server.process.signal(Signal::TERM).unwrap();
+            wait_until(START, "the server to end", || !server.process.is_running()).unwrap();
+            let mut rest = first.to_vec();
+            slow.read_to_end(&mut rest).unwrap();
+            assert!(rest == expected, "{address}: {} bytes arrived", rest.len());
+        }
+    }
 }
 
 #[test]

@@ -57,6 +57,17 @@ impl TcpListener {
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
         let addrs = lookup_host(addr).await?;
         let mut last = None;
@@ -103,6 +114,24 @@ impl TcpListener {
     ///
     /// # Cancel safety
     /// Safe: a dropped future has taken no connection.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpListener;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let listener = TcpListener::bind("0.0.0.0:7777").await?;
+    /// loop {
+    ///     let (mut stream, peer) = listener.accept().await?;
+    ///     tokio::spawn(async move {
+    ///         println!("{peer} came");
+    ///         stream.write_all(b"hello").await
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let Some(flex) = &self.listener.flex else {
             let accepted = self.listener.kernel.accept().await?;
@@ -151,6 +180,19 @@ impl TcpListener {
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpListener;
+    ///
+    /// // From systemd, say.
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// listener.set_nonblocking(true)?;
+    /// let listener = TcpListener::from_std(listener)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         let socket = Socket::from(listener);
@@ -163,6 +205,18 @@ impl TcpListener {
     ///
     /// # Errors
     /// The socket could not be deregistered.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let listener = listener.into_std()?;
+    /// listener.set_nonblocking(false)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_std(self) -> io::Result<std::net::TcpListener> {
         drop(self.listener.flex);
         self.listener.kernel.into_std()
@@ -188,6 +242,17 @@ impl TcpListener {
     ///
     /// # Errors
     /// `InvalidInput` outside of 1 to 255.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// listener.set_ttl(1)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.listener.kernel.set_ttl(ttl)?;
         self.ttl.store(ttl, Ordering::Relaxed);

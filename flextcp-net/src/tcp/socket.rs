@@ -26,6 +26,17 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of `socket`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// let stream = socket.connect("192.0.2.1:80".parse().unwrap()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new_v4() -> io::Result<Self> {
         Self::new(Domain::IPV4)
     }
@@ -34,6 +45,18 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of `socket`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v6()?;
+    /// socket.bind("[::1]:0".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new_v6() -> io::Result<Self> {
         Self::new(Domain::IPV6)
     }
@@ -71,6 +94,19 @@ impl TcpSocket {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.set_reuseaddr(true)?;
+    /// socket.bind("127.0.0.1:8080".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_reuseaddr(&self, reuseaddr: bool) -> io::Result<()> {
         self.inner.set_reuse_address(reuseaddr)
     }
@@ -87,6 +123,20 @@ impl TcpSocket {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// // Once in every thread; `PerCore` does it too.
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.set_reuseport(true)?;
+    /// socket.bind("127.0.0.1:8080".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_reuseport(&self, reuseport: bool) -> io::Result<()> {
         self.inner.set_reuse_port(reuseport)
     }
@@ -171,6 +221,18 @@ impl TcpSocket {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.set_recv_buffer_size(1 << 20)?;
+    /// let stream = socket.connect("192.0.2.1:80".parse().unwrap()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_recv_buffer_size(&self, size: u32) -> io::Result<()> {
         self.inner.set_recv_buffer_size(size as usize)
     }
@@ -238,6 +300,18 @@ impl TcpSocket {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.bind_device(Some(b"eth1"))?;
+    /// let stream = socket.connect("192.0.2.1:80".parse().unwrap()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind_device(&self, interface: Option<&[u8]>) -> io::Result<()> {
         self.inner.bind_device(interface)
     }
@@ -267,6 +341,18 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of `bind`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.bind("127.0.0.1:8080".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(&self, addr: SocketAddr) -> io::Result<()> {
         host::bind(&self.inner, addr)
     }
@@ -281,6 +367,18 @@ impl TcpSocket {
     ///
     /// # Cancel safety
     /// Dropping the future gives the attempt up.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.set_nodelay(true)?;
+    /// let stream = socket.connect("192.0.2.1:80".parse().unwrap()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(self, addr: SocketAddr) -> io::Result<TcpStream> {
         let options = options_of(&SockRef::from(&self.inner));
         host::connect(addr, Some(self.inner), options).await
@@ -293,6 +391,18 @@ impl TcpSocket {
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// let socket = TcpSocket::new_v4()?;
+    /// socket.bind("127.0.0.1:0".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
         let options = options_of(&SockRef::from(&self.inner));
         TcpListener::listen(self.inner, backlog, options)
@@ -300,6 +410,20 @@ impl TcpSocket {
 
     /// Takes over a `std::net::TcpStream`, for a socket that was made and set up by other means. It has to be in
     /// non-blocking mode, and not connected.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpSocket;
+    ///
+    /// use socket2::{Domain, Socket, Type};
+    ///
+    /// let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    /// socket.set_nonblocking(true)?;
+    /// let socket = TcpSocket::from_std_stream(socket.into());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_std_stream(std_stream: std::net::TcpStream) -> Self {
         Self {
             inner: std_stream.into(),

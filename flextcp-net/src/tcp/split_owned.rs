@@ -66,6 +66,19 @@ impl OwnedReadHalf {
     ///
     /// # Errors
     /// The halves, when they are of different streams.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let (read, write) = stream.into_split();
+    /// let stream = read.reunite(write).expect("they are halves of one stream");
+    /// # let _ = stream;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reunite(self, other: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
         reunite(self, other)
     }
@@ -81,6 +94,20 @@ impl OwnedWriteHalf {
     }
 
     /// Drops the half without shutting the write direction down.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let (read, write) = stream.into_split();
+    /// // The peer sees no end: the reading half still holds the connection.
+    /// write.forget();
+    /// # drop(read);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn forget(mut self) {
         self.shutdown_on_drop = false;
     }

@@ -94,6 +94,20 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Dropping the future gives the attempt up.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let mut stream = TcpStream::connect("example.org:80").await?;
+    /// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    /// let mut answer = Vec::new();
+    /// stream.read_to_end(&mut answer).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
         let addrs = lookup_host(addr).await?;
         let mut last = None;
@@ -118,6 +132,19 @@ impl TcpStream {
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = std::net::TcpStream::connect("192.0.2.1:80")?;
+    /// stream.set_nonblocking(true)?;
+    /// // From here on the NIC's, where the way to the peer is accelerated.
+    /// let stream = TcpStream::from_std(stream)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
         host::from_std(stream)
@@ -130,6 +157,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// No socket could be made. The connection is closed then.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// // From here on the kernel's: to be given to a child process, say.
+    /// let stream = stream.into_std()?;
+    /// stream.set_nonblocking(false)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
         match self.inner {
             Inner::Kernel(stream) => stream.into_std(),
@@ -145,6 +185,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of `getsockname`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// println!("connected from {}", stream.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.inner {
             Inner::Kernel(stream) => stream.local_addr(),
@@ -156,6 +207,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// `NotConnected` once the connection was reset.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// println!("connected to {}", stream.peer_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.inner {
             Inner::Kernel(stream) => stream.peer_addr(),
@@ -167,6 +229,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// The option could not be read.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// if let Some(error) = stream.take_error()? {
+    ///     eprintln!("the connection failed: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         match &self.inner {
             Inner::Kernel(stream) => stream.take_error(),
@@ -176,6 +251,21 @@ impl TcpStream {
 
     /// Attempts to receive without removing from the queue; returns how many bytes. `Pending` registers the task;
     /// only the last caller of a polling read method is woken.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use std::future::poll_fn;
+    /// use tokio::io::ReadBuf;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let mut bytes = [0; 16];
+    /// let mut buf = ReadBuf::new(&mut bytes);
+    /// let n = poll_fn(|cx| stream.poll_peek(cx, &mut buf)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn poll_peek(
         &self,
         cx: &mut Context<'_>,
@@ -191,6 +281,22 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Safe: nothing is taken.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// let mut stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let mut first = [0; 1];
+    /// stream.peek(&mut first).await?;
+    /// let is_tls = first[0] == 22;
+    /// // Whoever reads next gets that byte too.
+    /// # let _ = (is_tls, stream.read_u8().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         either!(self, stream => stream.peek(buf).await)
     }
@@ -202,6 +308,21 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Safe: once ready, it stays ready until an operation says `WouldBlock`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::Interest;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let ready = stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+    /// if ready.is_read_closed() {
+    ///     println!("the peer has sent its last byte");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         either!(self, stream => stream.ready(interest).await)
     }
@@ -213,6 +334,27 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Safe, as [`ready`](Self::ready).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use std::io::ErrorKind;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let mut buf = [0; 4096];
+    /// loop {
+    ///     stream.readable().await?;
+    ///     match stream.try_read(&mut buf) {
+    ///         Ok(0) => break,
+    ///         Ok(n) => println!("{n} bytes"),
+    ///         Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn readable(&self) -> io::Result<()> {
         self.ready(Interest::READABLE).await?;
         Ok(())
@@ -227,6 +369,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.readable().await?;
+    /// let mut buf = [0; 4096];
+    /// let n = stream.try_read(&mut buf)?;
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         either!(self, stream => stream.try_read(buf))
     }
@@ -235,6 +391,24 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`try_read`](Self::try_read).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use std::io::IoSliceMut;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.readable().await?;
+    /// let (mut head, mut body) = ([0; 16], [0; 4096]);
+    /// let n = stream.try_read_vectored(&mut [
+    ///     IoSliceMut::new(&mut head),
+    ///     IoSliceMut::new(&mut body),
+    /// ])?;
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         either!(self, stream => stream.try_read_vectored(bufs))
     }
@@ -243,6 +417,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`try_read`](Self::try_read).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.readable().await?;
+    /// let mut buf = Vec::with_capacity(4096);
+    /// stream.try_read_buf(&mut buf)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_read_buf<B: BufMut>(&self, buf: &mut B) -> io::Result<usize> {
         either!(self, stream => stream.try_read_buf(buf))
     }
@@ -254,6 +441,25 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Safe, as [`ready`](Self::ready).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use std::io::ErrorKind;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let n = loop {
+    ///     stream.writable().await?;
+    ///     match stream.try_write(b"hello") {
+    ///         Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+    ///         result => break result?,
+    ///     }
+    /// };
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn writable(&self) -> io::Result<()> {
         self.ready(Interest::WRITABLE).await?;
         Ok(())
@@ -268,6 +474,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits; `BrokenPipe` after a shutdown.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.writable().await?;
+    /// let n = stream.try_write(b"hello")?;
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         either!(self, stream => stream.try_write(buf))
     }
@@ -276,6 +495,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`try_write`](Self::try_write).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use std::io::IoSlice;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.writable().await?;
+    /// let n = stream.try_write_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")])?;
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         either!(self, stream => stream.try_write_vectored(bufs))
     }
@@ -302,6 +535,22 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// As `f`: it runs between awaits.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::Interest;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let mut buf = [0; 4096];
+    /// let n = stream
+    ///     .async_io(Interest::READABLE, || stream.try_read(&mut buf))
+    ///     .await?;
+    /// # let _ = n;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn async_io<R>(
         &self,
         interest: Interest,
@@ -337,6 +586,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// The option could not be read.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// assert!(!stream.nodelay()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nodelay(&self) -> io::Result<bool> {
         match &self.inner {
             Inner::Kernel(stream) => stream.nodelay(),
@@ -348,6 +608,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.set_nodelay(true)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.inner {
             Inner::Kernel(stream) => stream.set_nodelay(nodelay)?,
@@ -371,6 +642,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// stream.set_quickack(true)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
         match &self.inner {
             Inner::Kernel(stream) => stream.set_quickack(quickack)?,
@@ -407,6 +689,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// The option could not be set.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// // The peer sees a reset, not an end.
+    /// stream.set_zero_linger()?;
+    /// drop(stream);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_zero_linger(&self) -> io::Result<()> {
         match &self.inner {
             Inner::Kernel(stream) => stream.set_zero_linger()?,
@@ -430,6 +725,18 @@ impl TcpStream {
     ///
     /// # Errors
     /// `InvalidInput` outside of 1 to 255.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// // To the next router and no further.
+    /// stream.set_ttl(1)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         match &self.inner {
             Inner::Kernel(stream) => stream.set_ttl(ttl)?,
@@ -439,6 +746,19 @@ impl TcpStream {
     }
 
     /// Splits the stream into a reading and a writing half that borrow it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::copy;
+    ///
+    /// let mut stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let (mut read, mut write) = stream.split();
+    /// copy(&mut read, &mut write).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(
         clippy::needless_lifetimes,
         reason = "tokio's signature, which tells that it borrows"
@@ -449,6 +769,20 @@ impl TcpStream {
 
     /// Splits the stream into a reading and a writing half that own it. Dropping the writing half shuts the write
     /// direction down.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use flextcp_net::TcpStream;
+    /// use tokio::io::{AsyncWriteExt, copy, sink};
+    ///
+    /// let stream = TcpStream::connect("192.0.2.1:80").await?;
+    /// let (mut read, mut write) = stream.into_split();
+    /// tokio::spawn(async move { copy(&mut read, &mut sink()).await });
+    /// write.write_all(b"hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split_owned::split(self)
     }

@@ -45,7 +45,8 @@ extern "C" fn at_exit() {
 }
 
 impl Host {
-    /// Closes every connection and turns the cores until the peers have taken everything, or `limit` is over.
+    /// Closes every connection and turns the cores until the peers have taken everything, or `limit` is over; what is
+    /// left then is the kernel's, where it may be given it.
     fn drain(&self, limit: Duration) {
         let cores = self.cores();
         let until = Instant::now() + limit;
@@ -67,6 +68,24 @@ impl Host {
             if work == 0 {
                 std::thread::sleep(Duration::from_micros(50));
             }
+        }
+        let (mut taken, mut lost) = (0, 0);
+        for core in &cores {
+            let (by_kernel, by_nobody) = core.bequeath();
+            taken += by_kernel;
+            lost += by_nobody;
+        }
+        if taken > 0 {
+            tracing::debug!(
+                connections = taken,
+                "the kernel delivers what peers have not taken yet"
+            );
+        }
+        if lost > 0 {
+            tracing::warn!(
+                connections = lost,
+                "peers had not taken everything at the end of the process, and the kernel could not be given the rest (that needs CAP_NET_ADMIN)"
+            );
         }
     }
 }

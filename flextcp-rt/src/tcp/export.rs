@@ -57,6 +57,18 @@ impl Engine {
         conn.exported(now)
     }
 
+    /// The same of a connection whose application is gone and whose last bytes, or FIN, the peer has not acknowledged:
+    /// the other implementation is to close it behind these bytes. `None` when there is nothing left to deliver.
+    pub fn export_orphan(&self, now: Instant, conn: ConnId) -> Option<Exported> {
+        let conn = self.conns.get(conn)?;
+        let closing = matches!(
+            conn.state,
+            State::FinWait1 | State::Closing | State::LastAck
+        );
+        let undelivered = closing && conn.orphan && conn.on_host() && !conn.fin_acked();
+        undelivered.then(|| conn.snapshot(now)).flatten()
+    }
+
     /// Forgets a connection without a segment or an event: another implementation has it now.
     pub fn release(&mut self, conn: ConnId) {
         let Some(mut conn) = self.conns.remove(conn) else {
@@ -70,18 +82,27 @@ impl Engine {
 
 impl Conn {
     fn exported(&self, now: Instant) -> Option<Exported> {
-        let buffers = self.buffers.as_ref()?;
         if self.state != State::Established || self.rcv.fin.is_some() || self.orphan {
             return None;
         }
-        let outstanding = self.outstanding();
+        self.snapshot(now)
+    }
+
+    /// Without a FIN of ours, sent or not.
+    fn snapshot(&self, now: Instant) -> Option<Exported> {
+        let buffers = self.buffers.as_ref()?;
+        let written = self.snd.end.since(self.snd.una);
+        let outstanding = self.outstanding().min(written);
         let negotiated = &self.negotiated;
         let scaled = negotiated.window_scaling;
         Some(Exported {
             tuple: self.tuple,
             snd_una: self.snd.una,
             unacked: buffers.send.slices(0, outstanding).concat(),
-            unsent: buffers.send.slices(outstanding, self.unsent()).concat(),
+            unsent: buffers
+                .send
+                .slices(outstanding, written - outstanding)
+                .concat(),
             snd_wl1: self.snd.wl1,
             snd_wnd: self.snd.wnd,
             max_window: self.snd.max_wnd,

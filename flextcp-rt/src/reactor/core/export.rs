@@ -45,23 +45,74 @@ impl Core {
             .export(now, conn)
             .ok_or_else(|| not_exported("it is not established any more"))?;
         let tuple = exported.tuple;
-        let stream = repair::export(&repair_state(exported, addresses, unread()))?;
-        // From here on the kernel answers. What is on its way to us already is dropped, and comes again.
-        if let Err(error) = inner.nic.exclude(tuple) {
-            repair::discard(&stream)?;
-            return Err(error);
+        inner.hand_over(token, tuple, &repair_state(exported, addresses, unread()))
+    }
+
+    /// Leaves to the kernel what peers have not taken yet of connections that were closed: it goes on when the process
+    /// is gone, as with sockets of its own. Says how many it took, and how many it did not.
+    pub(crate) fn bequeath(&self) -> (usize, usize) {
+        let now = self.now();
+        let mut inner = self.lock();
+        if inner.is_hairpin() {
+            return (0, 0);
         }
-        inner.engine.release(conn);
-        if let Some(entry) = inner.streams.remove(&token)
-            && let Some(local) = entry.owned
-        {
-            inner.disown(local);
+        let tokens: Vec<Token> = inner.streams.keys().copied().collect();
+        let (mut taken, mut lost) = (0, 0);
+        for token in tokens {
+            let conn = ConnId::from(token);
+            if let Err(error) = inner.claim(now, conn, self.siblings.get()) {
+                tracing::debug!(%error, "a connection is not handed over");
+                lost += 1;
+                continue;
+            }
+            let Some(exported) = inner.engine.export_orphan(now, conn) else {
+                continue;
+            };
+            let tuple = exported.tuple;
+            let addresses = Addresses {
+                local: tuple.local_addr(),
+                peer: tuple.remote_addr(),
+            };
+            let state = repair_state(exported, addresses, Vec::new());
+            match inner.hand_over(token, tuple, &state) {
+                // Closed by the kernel, behind the bytes.
+                Ok(stream) => {
+                    drop(stream);
+                    taken += 1;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection is not handed over");
+                    lost += 1;
+                }
+            }
         }
-        Ok(stream)
+        (taken, lost)
     }
 }
 
 impl Inner {
+    /// Has the kernel carry on a connection that the engine owns.
+    fn hand_over(
+        &mut self,
+        token: Token,
+        tuple: FlowTuple,
+        state: &RepairState,
+    ) -> io::Result<TcpStream> {
+        let stream = repair::export(state)?;
+        // From here on the kernel answers. What is on its way to us already is dropped, and comes again.
+        if let Err(error) = self.nic.exclude(tuple) {
+            repair::discard(&stream)?;
+            return Err(error);
+        }
+        self.engine.release(token.into());
+        if let Some(entry) = self.streams.remove(&token)
+            && let Some(local) = entry.owned
+        {
+            self.disown(local);
+        }
+        Ok(stream)
+    }
+
     /// Has the engine own the connection.
     fn claim(&mut self, now: Instant, conn: ConnId, siblings: Option<&Siblings>) -> io::Result<()> {
         let Some(flow) = self.engine.flow(conn) else {
