@@ -3,17 +3,34 @@
 pub(crate) mod fields;
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The two ends of a connection, seen from here.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct FlowTuple {
     /// Our address and TCP port. IPv6 scope and flow label are not part of the identity.
     pub local: (IpAddr, u16),
     /// The peer's.
     pub remote: (IpAddr, u16),
+}
+
+/// In few words: tables of connections are looked up for every segment, by keyed hashes that cost by the call.
+impl Hash for FlowTuple {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        match (self.local.0, self.remote.0) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                hasher.write_u64(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()));
+            }
+            (local, remote) => {
+                local.hash(hasher);
+                remote.hash(hasher);
+            }
+        }
+        hasher.write_u32(u32::from(self.local.1) << 16 | u32::from(self.remote.1));
+    }
 }
 
 impl FlowTuple {
