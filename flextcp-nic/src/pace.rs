@@ -185,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn a_megabit_a_second_is_a_rate() {
+        let (mut pace, start) = (Pace::default(), Instant::from_millis(5));
+        let mut now = start;
+        for _ in 0..100 {
+            pace.sent(now, 125, 1500);
+            now = pace.blocked(now, 125).unwrap_or(now);
+        }
+        let millis = (now - start).as_millis();
+        assert!((1_180..=1_200).contains(&millis), "{millis} ms");
+    }
+
+    #[test]
     fn far_deadlines_do_not_overflow() {
         let mut wheel = Wheel::new();
         wheel.insert(Instant::from_nanos(u64::MAX), 1);

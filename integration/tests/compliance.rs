@@ -45,6 +45,23 @@ fn every_named_test_exists() {
     );
 }
 
+/// RFC 9293 numbers its requirements, from 1 to 69 those that are a must.
+#[test]
+fn every_must_of_rfc_9293_is_accounted_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/COMPLIANCE.md")).unwrap();
+    let named: Vec<u32> = text
+        .split("MUST-")
+        .skip(1)
+        .filter_map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_digit());
+            rest[..end.unwrap_or(rest.len())].parse().ok()
+        })
+        .collect();
+    let missing: Vec<_> = (1..=69).filter(|must| !named.contains(must)).collect();
+    assert!(missing.is_empty(), "docs/COMPLIANCE.md: MUST-{missing:?}");
+}
+
 /// Whether `file::function` is a function under a test attribute.
 fn exists(root: &Path, name: &str) -> bool {
     let Some((file, function)) = name.split_once("::") else {

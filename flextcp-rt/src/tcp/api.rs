@@ -143,4 +143,6 @@ pub enum CommandError {
     InUse,
     /// The limit of connections or memory is reached (`ENOBUFS`).
     NoBuffers,
+    /// The remote address is a group's, not a host's (`ENETUNREACH`).
+    NotAHost,
 }

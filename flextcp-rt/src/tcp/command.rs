@@ -107,6 +107,9 @@ impl Engine {
         link: Link,
         options: SocketOptions,
     ) -> Result<(ConnId, AppBuffers), CommandError> {
+        if is_group(tuple.remote.0) {
+            return Err(CommandError::NotAHost);
+        }
         if self.conns.len() >= self.config.max_connections {
             return Err(CommandError::NoBuffers);
         }
@@ -270,4 +273,9 @@ impl Engine {
             self.settle(now, id);
         }
     }
+}
+
+/// RFC 9293, section 3.9.2.3: no connection to a broadcast or multicast address, as Linux's `tcp_v4_connect`.
+fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
 }

@@ -53,11 +53,6 @@ impl State {
         matches!(self, Self::Established | Self::FinWait1 | Self::FinWait2)
     }
 
-    /// Whether the application may still write.
-    pub const fn may_send(self) -> bool {
-        matches!(self, Self::Established | Self::CloseWait)
-    }
-
     /// Whether our FIN was queued behind the data.
     pub const fn fin_queued(self) -> bool {
         matches!(

@@ -2,9 +2,11 @@
 
 mod ancestors;
 mod injection;
+mod limits;
 mod long_transfer;
 mod orphans;
 mod path_mtu;
+mod requirements;
 mod syn_flood;
 mod turns;
 

@@ -143,6 +143,7 @@ impl Drop for ConnectFuture {
 pub(super) fn connect_error(error: CommandError) -> io::Error {
     match error {
         CommandError::NoBuffers => io::Error::from_raw_os_error(libc::ENOBUFS),
+        CommandError::NotAHost => io::Error::from_raw_os_error(libc::ENETUNREACH),
         _ => io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
     }
 }

@@ -1,0 +1,165 @@
+//! What happens at the edges of the engine: full tables, refusals, options that change in mid-connection.
+
+use flextcp_nic::seq::SeqNum;
+use flextcp_nic::wire::{IcmpError, IcmpErrorKind, Unreachable};
+
+use super::*;
+
+/// Connects and closes from the client, whose end stays in TIME_WAIT.
+fn leave_time_wait(sim: &mut Sim, port: u16) {
+    let client = sim.connect(port, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.close(0, client);
+    sim.settle();
+    sim.close(1, server);
+    sim.settle();
+}
+
+/// RFC 6191 from the active side, as Linux's `tcp_tw_reuse`.
+#[test]
+fn a_connection_in_time_wait_makes_room_for_its_successor_after_a_second() {
+    let mut sim = Sim::plain();
+    sim.listen(4, SocketOptions::default());
+    leave_time_wait(&mut sim, 40_000);
+    assert_eq!(sim.hosts[0].engine.time_wait.len(), 1);
+    let again = |sim: &mut Sim| {
+        let (now, tuple) = (sim.now, Sim::tuple(40_000, false));
+        let engine = &mut sim.hosts[0].engine;
+        engine.connect(now, tuple, sim::LINK, SocketOptions::default())
+    };
+    assert_eq!(again(&mut sim).err(), Some(CommandError::InUse));
+    sim.run(SECOND);
+    let (client, app) = again(&mut sim).unwrap();
+    sim.hosts[0].apps.insert(client, app);
+    sim.settle();
+    assert_eq!(sim.state(0, client), State::Established);
+    assert_eq!(sim.hosts[0].engine.time_wait.len(), 0);
+    assert_eq!(again(&mut sim).err(), Some(CommandError::InUse));
+}
+
+#[test]
+fn the_oldest_time_wait_makes_room() {
+    let mut sim = Sim::plain();
+    sim.hosts[0].engine.config.max_time_wait = 2;
+    sim.listen(4, SocketOptions::default());
+    for port in 40_000..40_003 {
+        leave_time_wait(&mut sim, port);
+    }
+    let engine = &sim.hosts[0].engine;
+    assert_eq!((engine.time_wait.len(), engine.tuples.len()), (2, 2));
+    assert!(engine.tuples.get(&Sim::tuple(40_000, false)).is_none());
+}
+
+#[test]
+fn connections_have_a_limit() {
+    let mut sim = Sim::plain();
+    for host in &mut sim.hosts {
+        host.engine.config.max_connections = 1;
+    }
+    let (client, _) = sim.pair();
+    let (now, tuple) = (sim.now, Sim::tuple(40_001, false));
+    let options = SocketOptions::default();
+    let refused = sim.hosts[0]
+        .engine
+        .connect(now, tuple, sim::LINK, options.clone());
+    assert_eq!(refused.err(), Some(CommandError::NoBuffers));
+    // The server has no room for a second one either, and the first goes on.
+    sim.hosts[0].engine.config.max_connections = 2;
+    let second = sim.connect(40_002, options);
+    sim.run(SECOND / 2);
+    assert_ne!(sim.state(0, second), State::Established);
+    assert_eq!(sim.state(0, client), State::Established);
+    assert_eq!(sim.hosts[1].engine.conns.len(), 1);
+}
+
+#[test]
+fn congestion_control_changes_in_mid_connection() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let mut done = 0;
+    for name in ["reno", "bbr", "dctcp", "cubic"] {
+        let now = sim.now;
+        let option = SocketOption::Congestion(name);
+        sim.hosts[0].engine.set_option(now, client, option);
+        let info = sim.hosts[0].engine.info(now, client).unwrap();
+        assert_eq!(info.congestion, name);
+        let goal = done + 300_000;
+        let mut sent = done;
+        let arrived = sim.run_until(60 * SECOND, |sim| {
+            sent += sim.write(0, client, &pattern(sent as u64, goal - sent));
+            let bytes = sim.read(1, server, 1 << 20);
+            assert!(bytes == pattern(done as u64, bytes.len()));
+            done += bytes.len();
+            done == goal
+        });
+        assert!(arrived, "{done} of {goal} with {name}");
+    }
+}
+
+#[test]
+fn a_listener_takes_new_settings() {
+    let mut sim = Sim::plain();
+    let listener = sim.listen(16, SocketOptions::default());
+    let engine = &mut sim.hosts[1].engine;
+    assert!(engine.listens(&Sim::tuple(40_000, false).reversed()));
+    engine.set_backlog(listener, 0);
+    engine.set_listener_options(
+        listener,
+        SocketOptions {
+            ttl: Some(9),
+            ..SocketOptions::default()
+        },
+    );
+    sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert!(sim.sent(1, TcpFlags::SYN).iter().all(|syn| syn.ttl == 9));
+}
+
+/// RFC 5461, section 4.1, and Linux's `icmp_err_convert`.
+#[test]
+fn icmp_errors_end_attempts_with_their_cause() {
+    let unreachable = |reason, hard| IcmpErrorKind::Unreachable { reason, hard };
+    let cases = [
+        (
+            unreachable(Unreachable::Port, true),
+            Some(ConnError::Refused),
+        ),
+        (
+            unreachable(Unreachable::Protocol, true),
+            Some(ConnError::Refused),
+        ),
+        (IcmpErrorKind::TimeExceeded, None),
+        (IcmpErrorKind::ParameterProblem, None),
+    ];
+    for (kind, error) in cases {
+        let mut sim = Sim::plain();
+        sim.cut[1] = true;
+        let client = sim.connect(40_000, SocketOptions::default());
+        sim.drive_all();
+        let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+        let icmp = IcmpError {
+            tuple: conn.tuple,
+            seq: conn.snd.una,
+            kind,
+        };
+        let beside = IcmpError {
+            seq: icmp.seq + SeqNum(1 << 20).0,
+            ..icmp
+        };
+        sim.hosts[0].engine.on_icmp(sim.now, &beside);
+        sim.drive_all();
+        assert!(
+            sim.hosts[0].failed.is_empty(),
+            "not about what is in flight"
+        );
+        sim.hosts[0].engine.on_icmp(sim.now, &icmp);
+        sim.drive_all();
+        let failed: Vec<_> = sim.hosts[0]
+            .failed
+            .iter()
+            .map(|(_, error)| *error)
+            .collect();
+        assert_eq!(failed, Vec::from_iter(error), "{kind:?}");
+    }
+}
