@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::Pool;
 use super::memory::Memory;
-use super::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 
 pub use chunk::Chunk;
 pub use reader::RecvReader;
@@ -27,7 +27,6 @@ struct Shared {
     tail: AtomicU64,
     /// Bytes of memory, for the reader to know without the lock.
     capacity: AtomicU32,
-    reader_gone: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -64,7 +63,6 @@ pub fn recv_ring(pool: &Arc<Pool>) -> (RecvWriter, RecvReader) {
         read: AtomicU64::new(0),
         tail: AtomicU64::new(0),
         capacity: AtomicU32::new(0),
-        reader_gone: AtomicBool::new(false),
         state: Mutex::new(State {
             memory: None,
             epoch: 0,

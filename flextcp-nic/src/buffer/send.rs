@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::memory::Memory;
-use super::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use super::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use super::{MAX_BLOCK, OutOfBuffers, Pool};
 
 /// First block of a send ring; it doubles from there as the application writes ahead.
@@ -17,7 +17,6 @@ struct Shared {
     limit: AtomicU32,
     /// Counts replacements of the memory, stored before the tail that needs the new one.
     epoch: AtomicU64,
-    writer_gone: AtomicBool,
     memory: Mutex<Option<Arc<Memory>>>,
 }
 
@@ -43,7 +42,6 @@ pub fn send_ring(pool: &Arc<Pool>, limit: u32) -> (SendWriter, SendReader) {
         tail: AtomicU64::new(0),
         limit: AtomicU32::new(limit.min(MAX_BLOCK)),
         epoch: AtomicU64::new(0),
-        writer_gone: AtomicBool::new(false),
         memory: Mutex::new(None),
     });
     let reader = SendReader {
@@ -87,18 +85,6 @@ impl SendReader {
     /// Bytes of memory attached, 0 when detached, as of the last [`take_written`](Self::take_written).
     pub fn capacity(&self) -> u32 {
         self.memory.as_ref().map_or(0, |memory| memory.capacity())
-    }
-
-    /// Most bytes that the application may have in the ring.
-    pub fn limit(&self) -> u32 {
-        self.shared.limit.load(Ordering::Relaxed)
-    }
-
-    /// Sets that. Bytes beyond a lower limit stay.
-    pub fn set_limit(&mut self, limit: u32) {
-        self.shared
-            .limit
-            .store(limit.min(MAX_BLOCK), Ordering::Relaxed);
     }
 
     /// Takes over what the application wrote since the last call; returns how many bytes.
@@ -173,11 +159,6 @@ impl SendReader {
         self.memory = None;
         self.epoch = shared.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         true
-    }
-
-    /// Whether the application's half is gone.
-    pub fn writer_gone(&self) -> bool {
-        self.shared.writer_gone.load(Ordering::Acquire)
     }
 }
 
@@ -288,12 +269,6 @@ impl SendWriter {
             }
             _ => capacity - held,
         }
-    }
-}
-
-impl Drop for SendWriter {
-    fn drop(&mut self) {
-        self.shared.writer_gone.store(true, Ordering::Release);
     }
 }
 

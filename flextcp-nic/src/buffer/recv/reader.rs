@@ -143,12 +143,6 @@ impl RecvReader {
     }
 }
 
-impl Drop for RecvReader {
-    fn drop(&mut self) {
-        self.shared.reader_gone.store(true, Ordering::Release);
-    }
-}
-
 impl fmt::Debug for RecvReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecvReader")

@@ -181,11 +181,6 @@ impl RecvWriter {
             .load(Ordering::Acquire)
             .saturating_sub(head) as u32
     }
-
-    /// Whether the application's half is gone.
-    pub fn reader_gone(&self) -> bool {
-        self.shared.reader_gone.load(Ordering::Acquire)
-    }
 }
 
 impl fmt::Debug for RecvWriter {
