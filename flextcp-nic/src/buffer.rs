@@ -28,7 +28,7 @@ use std::io;
 #[cfg(target_os = "linux")]
 pub use arena::DmaRegion;
 pub(crate) use memory::Memory;
-pub use pool::{MAX_BLOCK, MIN_BLOCK, Pool};
+pub use pool::{MAX_BLOCK, MIN_BLOCK, Pool, Pressure};
 pub use recv::{Chunk, RecvReader, RecvWriter, recv_ring};
 pub use send::{SendReader, SendWriter, send_ring};
 

@@ -225,6 +225,8 @@ impl Engine {
             self.orphans = self.orphans.saturating_sub(1);
         }
         if conn.state == State::TimeWait {
+            let tuple = conn.tuple;
+            self.events.push_back(Event::TimeWait { conn: id, tuple });
             self.enter_time_wait(now, &conn);
         }
         self.events.push_back(Event::Closed(id));

@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::OutOfBuffers;
@@ -28,10 +28,25 @@ const ALIGN: usize = 16;
 /// At most this much freed memory is kept for reuse.
 const CACHE_MAX: u64 = 32 << 20;
 
+/// A ring's first block while memory is short: a few segments.
+const FIRST_UNDER_PRESSURE: u32 = 4 * MIN_BLOCK;
+
+/// How much of a [`Pool`] is in use: Linux's three values of `tcp_mem`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pressure {
+    /// Buffers grow as connections can use it.
+    Low,
+    /// None grows, and new ones are small.
+    Pressed,
+    /// The limit is reached, and only blocks of [`MIN_BLOCK`] are given: nobody new comes in.
+    High,
+}
+
 /// Memory of the app buffers of all connections, under one limit.
 pub struct Pool {
     limit: u64,
     used: AtomicU64,
+    pressed: AtomicBool,
     cache_limit: u64,
     cache: Mutex<Cache>,
     #[cfg(target_os = "linux")]
@@ -80,6 +95,7 @@ impl Pool {
         Arc::new(Self {
             limit,
             used: AtomicU64::new(0),
+            pressed: AtomicBool::new(false),
             cache_limit: (limit / 8).min(CACHE_MAX),
             cache: Mutex::new(Cache {
                 bytes: 0,
@@ -98,6 +114,7 @@ impl Pool {
         Arc::new(Self {
             limit,
             used: AtomicU64::new(0),
+            pressed: AtomicBool::new(false),
             cache_limit: 0,
             cache: Mutex::new(Cache {
                 bytes: 0,
@@ -123,9 +140,37 @@ impl Pool {
         self.limit
     }
 
-    /// Whether more than three quarters are in use: time to let no buffer grow and windows shrink.
+    /// How much of the limit is in use (`tcp_mem`).
+    pub fn pressure(&self) -> Pressure {
+        if self.used() > self.limit {
+            Pressure::High
+        } else if self.under_pressure() {
+            Pressure::Pressed
+        } else {
+            Pressure::Low
+        }
+    }
+
+    /// Whether memory is short: time to let no buffer grow and windows shrink. It begins at three quarters of the limit
+    /// and is over at a half, so that it does not come and go with each block.
     pub fn under_pressure(&self) -> bool {
-        self.used() > self.limit / 4 * 3
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    /// What a ring that wants `bytes` at first gets: little while memory is short.
+    pub fn first_block(&self, bytes: u32) -> u32 {
+        if self.under_pressure() {
+            bytes.min(FIRST_UNDER_PRESSURE)
+        } else {
+            bytes
+        }
+    }
+
+    fn uncharge(&self, size: u64) {
+        let used = self.used.fetch_sub(size, Ordering::Relaxed) - size;
+        if used <= self.limit / 2 && self.under_pressure() {
+            self.pressed.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The block size that holds `bytes`.
@@ -141,7 +186,7 @@ impl Pool {
         #[cfg(target_os = "linux")]
         if let Some(arena) = &self.arena {
             let Some(base) = arena.take(shift) else {
-                self.used.fetch_sub(u64::from(size), Ordering::Relaxed);
+                self.uncharge(u64::from(size));
                 return Err(OutOfBuffers);
             };
             // SAFETY: the arena's bytes are initialized, and it has just given these out.
@@ -156,7 +201,7 @@ impl Pool {
             block
         };
         let Some(block) = cached.or_else(|| Block::allocate(shift)) else {
-            self.used.fetch_sub(u64::from(size), Ordering::Relaxed);
+            self.uncharge(u64::from(size));
             return Err(OutOfBuffers);
         };
         let base = block.base;
@@ -173,7 +218,11 @@ impl Pool {
                 let used = used + size;
                 (used <= self.limit || size == u64::from(MIN_BLOCK)).then_some(used)
             });
-        charged.map(drop).map_err(|_| OutOfBuffers)
+        let before = charged.map_err(|_| OutOfBuffers)?;
+        if before + size > self.limit / 4 * 3 && !self.under_pressure() {
+            self.pressed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Takes a block back.
@@ -182,7 +231,7 @@ impl Pool {
     /// `base` and `shift` come from one [`take`](Self::take) of this pool, and nobody uses the memory any more.
     pub(super) unsafe fn give_back(&self, base: NonNull<u8>, shift: u32) {
         let size = 1_u64 << shift;
-        self.used.fetch_sub(size, Ordering::Relaxed);
+        self.uncharge(size);
         #[cfg(target_os = "linux")]
         if let Some(arena) = &self.arena {
             arena.give_back(base, shift);
@@ -236,6 +285,25 @@ mod tests {
         assert_eq!(pool.take(1).unwrap().capacity(), MIN_BLOCK);
         drop(all);
         assert!(pool.take(8192).is_ok());
+    }
+
+    #[test]
+    fn pressure_begins_at_three_quarters_and_is_over_at_a_half() {
+        let pool = Pool::new(64 << 10);
+        let mut blocks: Vec<_> = (0..12).map(|_| pool.take(4096).unwrap()).collect();
+        assert_eq!(pool.pressure(), Pressure::Low);
+        assert_eq!(pool.first_block(1 << 20), 1 << 20);
+        blocks.push(pool.take(4096).unwrap());
+        assert_eq!(pool.pressure(), Pressure::Pressed);
+        assert_eq!(pool.first_block(1 << 20), 16 << 10);
+        blocks.truncate(9);
+        assert_eq!(pool.pressure(), Pressure::Pressed);
+        blocks.truncate(8);
+        assert_eq!(pool.pressure(), Pressure::Low);
+        blocks.extend((0..9).map(|_| pool.take(4096).unwrap()));
+        assert_eq!(pool.pressure(), Pressure::High);
+        drop(blocks);
+        assert_eq!(pool.pressure(), Pressure::Low);
     }
 
     #[test]

@@ -259,7 +259,7 @@ fn place(recv: &mut RecvWriter, packet: &TcpPacket, frame: &RxFrame<'_>) {
 fn note_data(state: &mut FlowState, local: &mut Local, recv: &RecvWriter, len: u32) {
     let mss = state.mss().bytes();
     state.set_rcv_nxt(state.rcv_nxt() + len);
-    state.rcv_free = recv.free();
+    state.rcv_free = recv.offerable();
     state.segments_received = state.segments_received.wrapping_add(len.div_ceil(mss));
     // A super-frame of the port stands for several segments: it must not raise the size they are taken for.
     local.rcv_mss = local.rcv_mss.max(len.min(mss));
@@ -276,7 +276,8 @@ fn make_room(
         return Ok(());
     }
     let promised = recv.unread() + state.rcv_wnd().max(state.rcv_free).max(len);
-    recv.resize(promised.max(sizes.first), 0)
+    let first = recv.pool().first_block(sizes.first.min(recv.limit()));
+    recv.resize(promised.max(first), 0)
         .or_else(|_| recv.resize(recv.unread() + len, 0))
         .map_err(|_| Reason::NoBuffer)?;
     if recv.free() >= len {
@@ -335,13 +336,13 @@ pub fn freed(
     let capacity = recv.capacity();
     let doubled = capacity.saturating_mul(2);
     if local.tuning.passed(freed, capacity, now)
-        && doubled <= sizes.max
+        && doubled <= sizes.max.min(recv.limit())
         && doubled <= state.rcv_scale().scale_up(u16::MAX).next_power_of_two()
         && !recv.pool().under_pressure()
     {
         // Without memory the ring stays as it is.
         let _ = recv.resize(doubled, 0);
     }
-    state.rcv_free = recv.free();
+    state.rcv_free = recv.offerable();
     true
 }

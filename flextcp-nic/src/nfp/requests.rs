@@ -147,7 +147,7 @@ impl NfpNic {
         buffers.recv.take_freed();
         let needed = buffers.recv.held().saturating_add(state.rcv_wnd());
         if buffers.recv.capacity() < needed || buffers.recv.capacity() == 0 {
-            let wanted = needed.max(self.config.recv_sizes.first);
+            let wanted = needed.max(self.config.recv_sizes.first.min(buffers.recv.limit()));
             if buffers.recv.resize(wanted, 0).is_err() || buffers.recv.capacity() < needed {
                 return refuse(InstallErrorKind::TableFull, buffers);
             }
@@ -219,7 +219,7 @@ impl NfpNic {
             && flow.tuning.passed(freed, capacity, now)
             && flow.next_recv.is_none()
             && !flow.claimed
-            && doubled <= sizes.max
+            && doubled <= sizes.max.min(flow.buffers.recv.limit())
             && doubled
                 <= flow
                     .state

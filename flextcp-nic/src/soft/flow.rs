@@ -33,7 +33,7 @@ impl Flow {
         now: Instant,
     ) -> Self {
         if buffers.recv.capacity() > 0 {
-            state.rcv_free = buffers.recv.free();
+            state.rcv_free = buffers.recv.offerable();
         }
         // The peer may use what it was offered, whatever the ring looks like now.
         state.rcv_free = state.rcv_free.max(state.rcv_wnd());
@@ -104,7 +104,7 @@ impl Flow {
         self.take_written();
         self.buffers.recv.take_freed();
         if self.buffers.recv.capacity() > 0 {
-            self.state.rcv_free = self.buffers.recv.free();
+            self.state.rcv_free = self.buffers.recv.offerable();
         }
         Returned {
             token: self.token,

@@ -134,7 +134,7 @@ impl Core {
             }
             let payload = flow.buffers.send.slices(segment.offset, segment.len);
             if flow.buffers.recv.capacity() > 0 {
-                flow.state.rcv_free = flow.buffers.recv.free();
+                flow.state.rcv_free = flow.buffers.recv.offerable();
             }
             let before = flow.state.rcv_adv();
             let header = tx::data_header(&mut flow.state, &segment, info.mac, now, capacity);
@@ -217,7 +217,7 @@ impl Core {
         };
         flow.ack_queued = false;
         if flow.buffers.recv.capacity() > 0 {
-            flow.state.rcv_free = flow.buffers.recv.free();
+            flow.state.rcv_free = flow.buffers.recv.offerable();
         }
         let capacity = flow.recv_capacity();
         let due = ack::due(&flow.state, &flow.local);

@@ -2,7 +2,7 @@
 //!
 //! Whoever holds a port of ours holds a kernel socket bound to it, neither connected nor listening. So the
 //! kernel gives the port to nobody else, gives us none that is taken, and `AddrInUse` means the same on both
-//! sides. A reservation lives as long as the connection, without its TIME_WAIT.
+//! sides. A reservation lives as long as the connection and its TIME_WAIT (`reactor::core`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};

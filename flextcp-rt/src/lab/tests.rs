@@ -111,10 +111,64 @@ fn bytes_cross_and_nothing_is_left_behind() {
         pair.a.close(client).unwrap();
         pair.b.close(listener).unwrap();
         pair.settle();
-        assert_eq!(pair.a.counts().time_wait, 1);
+        // Frames of TIME_WAIT still come here, and nobody else gets the port.
+        let counts = pair.a.counts();
+        assert_eq!((counts.time_wait, counts.owned, counts.ports), (1, 1, 1));
         pair.wind_down();
         assert!(pair.a.counts().is_zero(), "{:?}", pair.a.counts());
         assert!(pair.b.counts().is_zero(), "{:?}", pair.b.counts());
+    }
+}
+
+#[test]
+fn a_receive_buffer_of_a_size_bounds_a_connection_on_the_nic() {
+    let small = SocketOption::RecvBuffer(8_000);
+    for late in [false, true] {
+        let mut pair = Pair::new(OffloadPolicy::Always);
+        let (_, mut client, mut server) = pair.connect();
+        if late {
+            // 64 KiB were offered, and a ring of that size is there.
+            pair.a.write(client, &[7; 2_000]).unwrap();
+            pair.settle();
+            assert_eq!(pair.b.read(server, &mut [0; 4_096]).unwrap(), 2_000);
+            pair.b.set_option(server, small).unwrap();
+            pair.settle();
+        } else {
+            let address = SocketAddr::from(([10, 0, 0, 2], 81));
+            let listener = pair.b.socket();
+            pair.b.set_option(listener, small).unwrap();
+            pair.b.bind(listener, address).unwrap();
+            pair.b.listen(listener, 16).unwrap();
+            client = pair.a.socket();
+            pair.a.connect(client, address).unwrap();
+            pair.settle();
+            (server, _) = pair.b.accept(listener).unwrap();
+        }
+        let mut written = 0;
+        for _ in 0..200 {
+            written += pair.a.write(client, &[7; 10_000]).unwrap_or(0);
+            pair.settle();
+            pair.now += Duration::from_millis(50);
+        }
+        assert!(pair.b.stats().offload.installed > 0);
+        assert!(written > 100_000, "{written}");
+        let unread = pair.b.queue_sizes(server).unwrap().recv;
+        // What was offered before is not taken back.
+        let most = if late { 65_536 } else { 8_192 };
+        assert!((8_000..=most).contains(&unread), "{unread}");
+        // Once that is used up the ring is as small as was asked.
+        let (mut buf, mut read) = (vec![0; 4_096], 0);
+        for _ in 0..2_000 {
+            while let Ok(n @ 1..) = pair.b.read(server, &mut buf) {
+                read += n;
+                let unread = pair.b.queue_sizes(server).unwrap().recv;
+                assert!(read < 200_000 || unread <= 8_192, "{unread} after {read}");
+            }
+            pair.a.write(client, &[7; 10_000]).ok();
+            pair.settle();
+            pair.now += Duration::from_millis(1);
+        }
+        assert!(read > 1_000_000, "{read}");
     }
 }
 

@@ -21,6 +21,7 @@ mod import;
 mod lab;
 mod listen;
 mod request;
+mod time_wait;
 mod trace;
 mod turn;
 
@@ -47,6 +48,7 @@ use connect::Connecting;
 use hash::TokenHash;
 use listen::ListenerEntry;
 use request::Request;
+use time_wait::TimeWaits;
 
 use super::clock::Clock;
 use super::driver::DriverShared;
@@ -85,6 +87,7 @@ struct Inner {
     streams: Streams,
     connecting: HashMap<Token, Connecting, TokenHash>,
     listeners: HashMap<ListenerId, ListenerEntry>,
+    time_waits: TimeWaits,
 }
 
 /// A stream of this core and what must live as long as it.
@@ -116,6 +119,7 @@ impl Core {
                 streams: Streams::default(),
                 connecting: HashMap::default(),
                 listeners: HashMap::new(),
+                time_waits: TimeWaits::new(),
             }),
             drivers: Mutex::default(),
             siblings: OnceLock::new(),

@@ -122,6 +122,16 @@ pub enum Event {
         /// Why.
         error: ConnError,
     },
+    /// The connection is in TIME_WAIT; `Closed` follows, and in a minute [`TimeWaitOver`](Self::TimeWaitOver). Until
+    /// then its frames have to come here, where a FIN that is sent again is acknowledged.
+    TimeWait {
+        /// The connection.
+        conn: ConnId,
+        /// Its ends.
+        tuple: FlowTuple,
+    },
+    /// Nothing is left of the connection of these ends.
+    TimeWaitOver(FlowTuple),
     /// The engine forgot the connection: the id is dead. Bytes in the receive ring stay readable.
     Closed(ConnId),
 }

@@ -125,8 +125,7 @@ impl Engine {
                     return Err(CommandError::InUse);
                 }
                 iss = entry.snd_nxt + 65_537;
-                self.time_wait.remove(index);
-                self.tuples.remove(&tuple);
+                self.end_time_wait(index);
             }
             Some(_) => return Err(CommandError::InUse),
         }
@@ -227,6 +226,7 @@ impl Engine {
                 SocketOption::KeepAlive(_) => conn.arm_keepalive(cx.now.max(conn.rcv.last_heard)),
                 SocketOption::Congestion(name) => conn.congestion.replace(name, conn.snd.iss.0),
                 SocketOption::MaxSegment(_) => conn.update_mss(),
+                SocketOption::RecvBuffer(_) => conn.apply_receive_buffer(cx.config),
                 SocketOption::QuickAck(true) => {
                     conn.rcv.ack.quick = cx.config.quick_acks;
                     conn.on_delayed_ack();
@@ -240,6 +240,7 @@ impl Engine {
                     | SocketOption::Ttl(_)
                     | SocketOption::Tos(_)
                     | SocketOption::MaxSegment(_)
+                    | SocketOption::RecvBuffer(_)
             );
             conn.wanted.claim |= on_nic && !conn.on_host();
         });

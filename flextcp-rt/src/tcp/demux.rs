@@ -1,6 +1,6 @@
 //! Whose a segment is: a connection's, a half-open one's, TIME_WAIT's, a listener's, or nobody's.
 
-use flextcp_nic::buffer::{recv_ring, send_ring};
+use flextcp_nic::buffer::{Pressure, recv_ring, send_ring};
 use flextcp_nic::nic::FlowBuffers;
 use flextcp_nic::port::RxFrame;
 use flextcp_nic::seq::SeqNum;
@@ -76,6 +76,11 @@ impl Engine {
         // Linux drops a SYN that could not be accepted anyway.
         if listener.is_full() || self.conns.len() >= self.config.max_connections {
             self.totals.listen_overflow += 1;
+            return;
+        }
+        // Whoever is connected needs what is left; the peer asks again.
+        if self.pool.pressure() == Pressure::High {
+            self.totals.out_of_memory += 1;
             return;
         }
         // A number chosen for the reuse of TIME_WAIT leaves no room for a cookie.
@@ -326,6 +331,7 @@ impl Engine {
         };
         match entry.on_segment(packet) {
             Verdict::Drop => {}
+            Verdict::End => self.end_time_wait(index),
             Verdict::Ack { restart } => {
                 let limited = entry
                     .last_ack_sent
@@ -345,19 +351,30 @@ impl Engine {
                 let hash = self.secret.hash(&packet.tuple, 2);
                 // Without a listener the old connection's peace is not disturbed.
                 if self.listeners.find(&packet.tuple, hash).is_some() {
-                    self.time_wait.remove(index);
-                    self.tuples.remove(&packet.tuple);
+                    self.end_time_wait(index);
                     self.on_listen(now, packet, frame, Some(isn));
                 }
             }
         }
     }
 
+    /// Ends an entry before its time.
+    pub(super) fn end_time_wait(&mut self, index: u32) {
+        if let Some(entry) = self.time_wait.remove(index) {
+            self.time_wait_over(&entry);
+        }
+    }
+
+    pub(super) fn time_wait_over(&mut self, entry: &TimeWait) {
+        self.tuples.remove(&entry.tuple);
+        self.events.push_back(Event::TimeWaitOver(entry.tuple));
+    }
+
     /// Leaves an entry in place of a connection.
     pub(super) fn enter_time_wait(&mut self, now: Instant, conn: &Conn) {
         while self.time_wait.len() >= self.config.max_time_wait.max(1) {
             if let Some(oldest) = self.time_wait.pop_oldest() {
-                self.tuples.remove(&oldest.tuple);
+                self.time_wait_over(&oldest);
             }
         }
         let index = self.time_wait.insert(TimeWait {

@@ -48,7 +48,7 @@ impl Conn {
             rcv_free: self
                 .buffers
                 .as_ref()
-                .map_or(0, |buffers| buffers.recv.free()),
+                .map_or(0, |buffers| buffers.recv.offerable()),
             last_ack_sent: self.rcv.last_ack_sent.0,
             ts_recent: self.rcv.ts_recent,
             ts_offset: self.ts_offset,
@@ -322,6 +322,7 @@ impl Conn {
                 .start(Timer::DelayedAck, cx.now + cx.config.delayed_ack);
         }
         self.take_written();
+        self.apply_receive_buffer(cx.config);
         if let Some(size) = wanted.grow {
             self.grow(size);
         }

@@ -180,6 +180,10 @@ impl Conn {
             ts_offset,
         } = birth;
         let capacity = initial_buffer(&options, config);
+        let mut buffers = buffers;
+        if options.recv_buffer.is_some() {
+            buffers.recv.set_limit(capacity);
+        }
         let mss = Mss::DEFAULT_V4;
         let congestion = options.congestion.unwrap_or(config.congestion);
         let mut options = options;

@@ -62,7 +62,7 @@ impl Engine {
         }
         self.retransmit_syn_acks(now);
         while let Some(expired) = self.time_wait.pop_expired(now) {
-            self.tuples.remove(&expired.tuple);
+            self.time_wait_over(&expired);
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct PathMtu {
     /// Does not, or is not known to.
     ceiling: u16,
     probe: Option<Probe>,
+    /// Where the data of the last probe that was lost lies, until it is acknowledged.
+    failed: Option<(SeqNum, SeqNum)>,
     not_before: Instant,
 }
 
@@ -147,6 +149,16 @@ impl Conn {
         })
     }
 
+    /// Whether nothing is lost but a probe, which says that it was too large and nothing of congestion
+    /// (RFC 4821, section 7.6.2; Linux's `tcp_mtup_probe_failed`).
+    pub(super) fn lost_a_probe_only(&self) -> bool {
+        let probe = self.path_mtu.probe.map(|probe| (probe.start, probe.end));
+        self.negotiated.sack
+            && probe
+                .or(self.path_mtu.failed)
+                .is_some_and(|(start, end)| self.board.lost_once_within(start, end))
+    }
+
     /// Data from `start` on goes out again: if it was a probe's, the size is too large.
     pub(super) fn on_mtu_probe_lost(&mut self, now: Instant, start: SeqNum) {
         let state = &mut self.path_mtu;
@@ -155,6 +167,7 @@ impl Conn {
             && start.before(probe.end)
         {
             state.probe = None;
+            state.failed = Some((probe.start, probe.end));
             state.ceiling = probe.mss - 1;
             if !state.is_searching() {
                 state.not_before = now + INTERVAL;
@@ -164,6 +177,8 @@ impl Conn {
 
     /// Data was acknowledged: if it was a probe's, segments of its size get through.
     pub(super) fn on_mtu_probe_acked(&mut self) {
+        let una = self.snd.una;
+        self.path_mtu.failed = self.path_mtu.failed.filter(|(_, end)| una.before(*end));
         let Some(probe) = self.path_mtu.probe else {
             return;
         };

@@ -6,8 +6,9 @@ use flextcp_nic::seq::SeqNum;
 use flextcp_nic::wire::{TcpFlags, TcpPacket};
 
 use super::conn::{Conn, Context};
+use super::handshake::initial_buffer;
 use super::timer::Timer;
-use super::{Event, State};
+use super::{EngineConfig, Event, State};
 
 /// A block of the pool that is always granted.
 const LEAST_BUFFER: u32 = 4096;
@@ -92,12 +93,15 @@ impl Conn {
         payload: impl Iterator<Item = &'a [u8]>,
     ) -> bool {
         let target = self.rcv.capacity;
+        let offered = self.rcv.adv.since(self.rcv.nxt);
         let Some(buffers) = &mut self.buffers else {
             return false;
         };
         let ring = &mut buffers.recv;
         if ring.capacity() == 0
-            && ring.resize(target, 0).is_err()
+            && ring
+                .resize(ring.pool().first_block(target).max(offered), 0)
+                .is_err()
             && ring.resize(LEAST_BUFFER, 0).is_err()
         {
             self.counters.out_of_memory += 1;
@@ -185,8 +189,8 @@ impl Conn {
     /// Space of the ring beyond RCV.NXT, as it is or as it would be once attached.
     pub(super) fn receive_space(&self) -> u32 {
         match &self.buffers {
-            Some(buffers) if buffers.recv.capacity() > 0 => buffers.recv.free(),
-            Some(_) => self.rcv.capacity,
+            Some(buffers) if buffers.recv.capacity() > 0 => buffers.recv.offerable(),
+            Some(buffers) => buffers.recv.pool().first_block(self.rcv.capacity),
             None => 0,
         }
     }
@@ -227,6 +231,28 @@ impl Conn {
             && edge.since(self.rcv.nxt) >= 2 * window
         {
             self.rcv.ack.now = self.rcv.ack.now.max(1);
+        }
+    }
+
+    /// `SO_RCVBUF`: the ring gets this size and is not tuned any more, on the NIC neither. What the peer was offered is
+    /// not taken back, so a smaller ring may have to wait until that was used.
+    pub(super) fn apply_receive_buffer(&mut self, config: &EngineConfig) {
+        let capacity = initial_buffer(&self.options, config);
+        let offered = self.rcv.adv.since(self.rcv.nxt);
+        let extent = self.rcv.reassembly.extent(self.rcv.nxt);
+        let Some(buffers) = &mut self.buffers else {
+            return;
+        };
+        let ring = &mut buffers.recv;
+        if self.options.recv_buffer.is_none() || ring.limit() == capacity {
+            return;
+        }
+        ring.set_limit(capacity);
+        self.rcv.capacity = capacity;
+        let wanted = ring.unread().saturating_add(offered).max(capacity);
+        if ring.capacity() > 0 && wanted.next_power_of_two() != ring.capacity() {
+            // Without memory it stays as it is.
+            let _ = ring.resize(wanted, extent);
         }
     }
 

@@ -286,6 +286,7 @@ impl Conn {
         );
         self.recovery.send_new = false;
         match self.recovery.phase {
+            Phase::Open if self.board.lost_bytes() > 0 && self.lost_a_probe_only() => {}
             Phase::Open if self.board.lost_bytes() > 0 => {
                 self.enter_recovery(cx, delivered.sacked);
                 self.proportional_rate(delivered.bytes(), lost);

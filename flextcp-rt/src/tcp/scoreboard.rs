@@ -103,6 +103,14 @@ impl Scoreboard {
         self.sacked_bytes
     }
 
+    /// Whether what is lost lies within `start..end` and was sent once.
+    pub(super) fn lost_once_within(&self, start: SeqNum, end: SeqNum) -> bool {
+        self.segments
+            .iter()
+            .filter(|s| s.lost)
+            .all(|s| !s.retransmitted && s.start.at_or_after(start) && s.end.at_or_before(end))
+    }
+
     pub(super) const fn lost_bytes(&self) -> u32 {
         self.lost_bytes
     }

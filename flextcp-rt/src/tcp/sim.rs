@@ -494,6 +494,7 @@ impl Host {
             }
             Event::PeerClosed(conn) => self.peer_closed.push(conn),
             Event::Closed(conn) => self.closed.push(conn),
+            Event::TimeWait { .. } | Event::TimeWaitOver(_) => {}
             Event::Failed { conn, error } => self.failed.push((conn, error)),
             Event::Connected(conn) => self.events.push(format!("connected {conn:?}")),
             Event::Readable(_) | Event::Writable(_) => {}

@@ -35,6 +35,8 @@ pub(super) struct TimeWait {
 pub(super) enum Verdict {
     /// Nothing.
     Drop,
+    /// It is over.
+    End,
     /// Acknowledge again; a FIN also restarts the wait.
     Ack { restart: bool },
     /// A new incarnation begins: its ISN must be beyond the old one's space.
@@ -48,9 +50,12 @@ impl TimeWait {
             (Some(recent), Some(ts)) => SeqNum(ts.val).before(SeqNum(recent)),
             _ => false,
         };
-        // RFC 1337: a RST does not end TIME_WAIT.
+        // RFC 1337 would ignore it; Linux does not unless told to (`tcp_rfc1337`), and believes the exact number only.
         if tcp.flags.contains(TcpFlags::RST) {
-            return Verdict::Drop;
+            return match tcp.seq == self.rcv_nxt && !paws_failed {
+                true => Verdict::End,
+                false => Verdict::Drop,
+            };
         }
         if tcp.flags.contains(TcpFlags::SYN) && !tcp.flags.contains(TcpFlags::ACK) {
             let newer = match (self.ts_recent, tcp.options.timestamps) {

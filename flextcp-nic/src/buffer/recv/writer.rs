@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use crate::buffer::memory::Memory;
+use crate::buffer::pool::MAX_BLOCK;
 use crate::buffer::sync::{Ordering, lock};
 use crate::buffer::{OutOfBuffers, Pool};
 
@@ -16,6 +17,7 @@ pub struct RecvWriter {
     tail: u64,
     placed_end: u64,
     freed_seen: u64,
+    limit: u32,
 }
 
 impl RecvWriter {
@@ -27,6 +29,7 @@ impl RecvWriter {
             tail: 0,
             placed_end: 0,
             freed_seen: 0,
+            limit: MAX_BLOCK,
         }
     }
 
@@ -38,6 +41,17 @@ impl RecvWriter {
     /// The pool that the memory comes from.
     pub const fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// How far whoever holds this half lets the ring grow, bytes (`SO_RCVBUF`).
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Sets [`limit`](Self::limit). A ring that is larger stays as it is, since it was offered to the peer, but is not
+    /// offered again.
+    pub const fn set_limit(&mut self, bytes: u32) {
+        self.limit = bytes;
     }
 
     /// Attaches memory, or moves the ring to a block of at least `capacity` bytes (rounded up to a power of
@@ -70,6 +84,12 @@ impl RecvWriter {
         let used = self.tail - self.shared.head.load(Ordering::Acquire);
         // The ring never holds more than its capacity, so the difference fits.
         u64::from(self.capacity()).saturating_sub(used) as u32
+    }
+
+    /// Of the free space, what the peer may be offered: no more than a ring of [`limit`](Self::limit) has.
+    pub fn offerable(&self) -> u32 {
+        let used = self.tail - self.shared.head.load(Ordering::Acquire);
+        u64::from(self.capacity().min(self.limit)).saturating_sub(used) as u32
     }
 
     /// Published bytes that the application has not taken.

@@ -36,6 +36,8 @@ impl Inner {
                     self.accepted(listener, conn, tuple, app, wakers);
                 }
                 Event::Failed { conn, error } => self.failed(conn, error, wakers),
+                Event::TimeWait { conn, tuple } => self.enter_time_wait(conn, tuple),
+                Event::TimeWaitOver(tuple) => self.leave_time_wait(&tuple),
                 Event::Closed(conn) => self.closed(conn, wakers),
             }
         }

@@ -311,13 +311,17 @@ fn time_wait_gives_way_to_a_larger_number_and_to_nothing_else() {
     let next = segment.seq + 1;
     sim.run(SECOND);
     sim.log.clear();
+    // The host that has forgotten would answer with what ends it.
+    sim.cut = [true, true];
     // The FIN again: acknowledged again, and the wait begins anew.
     sim.inject(1, &segment, &[]);
     assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 1);
-    // RFC 1337: a RST does not end it. An old SYN is answered with where we are.
+    // Only the exact number would end it. An old SYN is answered with where we are.
     segment.flags = TcpFlags::RST;
-    segment.seq = next;
-    sim.inject(1, &segment, &[]);
+    for seq in [next - 1, next + 1] {
+        segment.seq = seq;
+        sim.inject(1, &segment, &[]);
+    }
     segment.flags = TcpFlags::SYN;
     segment.seq = next - 100_000;
     sim.run(SECOND);
@@ -332,6 +336,22 @@ fn time_wait_gives_way_to_a_larger_number_and_to_nothing_else() {
     let answer = sim.sent(1, TcpFlags::SYN)[0];
     assert_eq!(answer.ack, segment.seq + 1);
     assert!(answer.seq.after(segment.ack + 65_535));
+}
+
+#[test]
+fn a_reset_with_the_exact_number_ends_time_wait_as_on_linux() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.close(1, server);
+    sim.settle();
+    sim.close(0, client);
+    sim.settle();
+    let mut segment = sim.sent(0, TcpFlags::FIN)[0];
+    segment.flags = TcpFlags::RST;
+    segment.seq += 1;
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
+    sim.inject(1, &segment, &[]);
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 0);
 }
 
 #[test]

@@ -84,6 +84,10 @@ fn a_black_hole_is_found_and_its_size_searched() {
     assert!(took < 10 * SECOND, "{took:?}");
     let conn = sim.hosts[0].engine.conns.get(client).unwrap();
     assert!(!conn.path_mtu.is_searching());
+    // RFC 4821, section 7.6.2: a probe that was too large is no congestion.
+    let recovery = sim.hosts[0].engine.counters().recovery;
+    assert_eq!(recovery.fast_recoveries, 0, "{recovery:?}");
+    assert!(recovery.retransmitted > recovery.timeouts);
 }
 
 #[test]

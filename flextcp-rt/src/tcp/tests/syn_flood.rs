@@ -1,9 +1,11 @@
 //! A listener's two queues when they are full: cookies, and the last ACK ignored.
 
+use flextcp_nic::buffer::{Pressure, recv_ring};
 use flextcp_nic::flow::FlowTuple;
 use flextcp_nic::seq::WindowScale;
 use flextcp_nic::wire::{SegmentRepr, TcpOptions};
 
+use super::super::Ecn;
 use super::*;
 
 /// A SYN from a source that never existed.
@@ -84,6 +86,73 @@ fn a_flood_is_answered_without_memory_and_connections_still_come() {
         (defence.syn_cookies_accepted, defence.syn_cookies_failed),
         (1, 0)
     );
+}
+
+#[test]
+fn a_cookie_carries_ecn_in_its_timestamp_and_gives_it_up_without() {
+    for timestamps in [true, false] {
+        let mut sim = Sim::plain();
+        sim.hosts[0].engine.config.ecn = Ecn::Request;
+        sim.hosts[0].engine.config.timestamps = timestamps;
+        sim.listen(8, SocketOptions::default());
+        flood(&mut sim, 20);
+        sim.log.clear();
+        let client = sim.connect(40_000, SocketOptions::default());
+        sim.settle();
+        let answer = sim.sent(1, TcpFlags::SYN)[0];
+        assert_eq!(answer.flags.contains(TcpFlags::ECE), timestamps);
+        let server = sim.hosts[1].accepted.pop_front().unwrap();
+        assert_eq!(
+            sim.hosts[1].engine.counters().defence.syn_cookies_accepted,
+            1
+        );
+        // Both ends send ECN-capable data, or neither does.
+        for (host, conn) in [(0, client), (1, server)] {
+            sim.log.clear();
+            sim.write(host, conn, b"data");
+            sim.settle();
+            let (_, segment, _) = sim
+                .log
+                .iter()
+                .find(|(by, _, len)| *by == host && *len > 0)
+                .unwrap();
+            assert_eq!(segment.tos & 3 == 2, timestamps, "host {host}");
+        }
+    }
+}
+
+#[test]
+fn beyond_the_limit_of_memory_nobody_new_comes_in() {
+    let mut sim = Sim::plain();
+    sim.listen(8, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    let pool = sim.hosts[1].engine.pool.clone();
+    let mut rings = Vec::new();
+    // Others take it all; smallest blocks are given beyond that.
+    for size in [1 << 28, 1 << 24, 1 << 20, 1 << 16, 1 << 12] {
+        while pool.pressure() != Pressure::High {
+            let (mut writer, reader) = recv_ring(&pool);
+            if writer.resize(size, 0).is_err() {
+                break;
+            }
+            rings.push((writer, reader));
+        }
+    }
+    assert_eq!(pool.pressure(), Pressure::High);
+    let late = sim.connect(40_001, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, late), State::SynSent);
+    // Who is connected goes on, if slowly.
+    sim.write(0, client, b"still here");
+    sim.settle();
+    assert_eq!(sim.read(1, server, 99), b"still here");
+    // There is room again, and the SYN that comes again finds it.
+    rings.clear();
+    assert_eq!(pool.pressure(), Pressure::Low);
+    let done = sim.run_until(20 * SECOND, |sim| sim.state(0, late) == State::Established);
+    assert!(done);
 }
 
 #[test]
