@@ -15,7 +15,10 @@ pub mod tap;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) mod testing;
 #[cfg(target_os = "linux")]
+pub mod unix;
+#[cfg(target_os = "linux")]
 mod vnet;
+pub(crate) mod wake;
 #[cfg(target_os = "linux")]
 pub mod xdp;
 

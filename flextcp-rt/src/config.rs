@@ -7,7 +7,7 @@
 //! | variable | TOML key | values | default |
 //! |---|---|---|---|
 //! | `FLEXTCP_CONFIG` | | path of a TOML file with the keys below | none |
-//! | `FLEXTCP_NIC` | `nic` | `auto` (best that works here), `off` (kernel sockets), `soft` (software NIC over AF_XDP), `tap:<name>`, `nfp:<pci address>`, `nfp-emu` | `auto` |
+//! | `FLEXTCP_NIC` | `nic` | `auto` (best that works here), `off` (kernel sockets), `soft` (software NIC over AF_XDP), `tap:<name>`, `nfp:<pci address>`, `nfp-emu`, `nfp-emu:<socket of flextcp-card>` | `auto` |
 //! | `FLEXTCP_INTERFACES` | `interfaces` | `auto`, or interface names separated by commas; see [`Interfaces`] | `auto` |
 //! | `FLEXTCP_FALLBACK` | `fallback` | `allow` (kernel sockets where the NIC cannot serve, with one warning), `deny` (an error instead) | `allow` |
 //! | `FLEXTCP_HAIRPIN` | `hairpin` | `on` (connections within the process stay in it), `off` (they go over the port) | `on` |
@@ -58,6 +58,8 @@ pub enum NicChoice {
     Nfp(String),
     /// The Netronome firmware, compiled for the host.
     NfpEmulated,
+    /// The same in another process (`flextcp-card`), which listens at this path.
+    NfpProcess(PathBuf),
 }
 
 /// Which interfaces are accelerated.

@@ -73,3 +73,48 @@ fn memccapable_finds_no_fault_with_the_firmware() {
         .stdout;
     assert!(output.contains("All tests passed"), "{output}");
 }
+
+#[test]
+fn the_echo_server_sends_back_what_a_kernel_peer_sent() {
+    let test = "the_echo_server_sends_back_what_a_kernel_peer_sent";
+    if !require_privileges(test) || !require_tools(test, &["python3"]) {
+        return;
+    }
+    let _serial = serial();
+    let place = Place::veth("nfpecho").unwrap();
+    let server = server("echo", &place);
+    let host = server.address.ip().to_string();
+    let port = server.address.port().to_string();
+    let args = ["-c", ECHO_CLIENT, &host, &port];
+    let output = client(place.client(), "python3", args, LIMIT)
+        .unwrap()
+        .stdout;
+    assert!(output.contains("echoed 4 x 2097152"), "{output}");
+}
+
+/// Four connections at once, each with a stream of its own that comes back while it is sent.
+const ECHO_CLIENT: &str = r#"
+import random, socket, sys, threading
+LENGTH, FAILED = 2 << 20, []
+def one(seed):
+    try:
+        sent = random.Random(seed).randbytes(LENGTH)
+        peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)
+        def write():
+            peer.sendall(sent)
+            peer.shutdown(socket.SHUT_WR)
+        writer = threading.Thread(target=write)
+        writer.start()
+        back = bytearray()
+        while piece := peer.recv(1 << 16):
+            back += piece
+        writer.join()
+        assert back == sent, f"{len(back)} bytes came back, not {LENGTH} or not the same"
+    except Exception as error:
+        FAILED.append(error)
+threads = [threading.Thread(target=one, args=(seed,)) for seed in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not FAILED, FAILED
+print(f"echoed {len(threads)} x {LENGTH}")
+"#;

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
+};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::pool::MIN_BLOCK;
@@ -55,8 +57,10 @@ impl DmaRegion {
     /// The system has no address space or memory left.
     pub fn shared(name: &str, len: usize) -> io::Result<Arc<Self>> {
         let len = Self::size(len);
-        let fd = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&fd, len as u64)?;
+        // Whoever maps it is never without memory where there was some.
+        fcntl_add_seals(&fd, SealFlags::SHRINK)?;
         Self::of_fd(fd, len)
     }
 
@@ -78,6 +82,22 @@ impl DmaRegion {
             )
         }?;
         Self::from_mapping(base.cast(), len, Some(fd))
+    }
+
+    /// The region that a process shares which is not trusted: one that can neither be shorter than it says, nor become so.
+    ///
+    /// # Errors
+    /// It is, or the descriptor cannot be mapped.
+    pub fn of_other(fd: OwnedFd, len: usize) -> io::Result<Arc<Self>> {
+        let sealed = fcntl_get_seals(&fd)?.contains(SealFlags::SHRINK);
+        let there = u64::try_from(fstat(&fd)?.st_size).unwrap_or(0);
+        if !sealed || len == 0 || there < len as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "shared memory must be as long as it is said to be, and sealed against shrinking (F_SEAL_SHRINK)",
+            ));
+        }
+        Self::of_fd(fd, len)
     }
 
     fn from_mapping(base: *mut u8, len: usize, fd: Option<OwnedFd>) -> io::Result<Arc<Self>> {

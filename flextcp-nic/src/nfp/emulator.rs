@@ -12,12 +12,15 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use self::dma::Dma;
 use super::bus::Bus;
+use super::memory::Words;
 use crate::buffer::DmaRegion;
 use crate::port::{Port, PortCounters, PortInfo, RxChecksum, RxFrame};
+use crate::queue::abi::register;
 use crate::time::Instant;
 
 /// Rounds without coming to rest after which the firmware is taken for broken.
@@ -70,13 +73,26 @@ pub struct Emulator {
     engines: Vec<u32>,
     /// What the card calls; its address is the card's context.
     hooks: NonNull<Hooks>,
-    bar: Box<[AtomicU32]>,
+    bar: Words,
+    /// The BAR as what another process maps.
+    bar_memory: Arc<DmaRegion>,
     info: PortInfo,
     random: Random,
 }
 
 // SAFETY: the card, its BAR and its hooks have this one owner, and nothing in them is bound to a thread.
 unsafe impl Send for Emulator {}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    /// Frames received.
+    pub(super) frames: usize,
+    /// An engine did something.
+    pub(super) did: bool,
+    /// The port took no more, and frames wait.
+    pub(super) full: bool,
+}
 
 /// The card's surroundings.
 struct Hooks {
@@ -128,8 +144,9 @@ impl Emulator {
             packets: config.packets,
             packet_bytes: config.packet_bytes.next_multiple_of(4),
         };
-        let words = ffi::bar_words(&card_config);
-        let bar: Box<[AtomicU32]> = (0..words).map(|_| AtomicU32::new(0)).collect();
+        let words = ffi::bar_words(&card_config) as usize;
+        let bar_memory = DmaRegion::shared("flextcp-bar", words * 4)?;
+        let bar = Words::of(&bar_memory, 0, words);
         let hooks = Box::new(Hooks {
             port,
             now: Instant::ZERO,
@@ -154,6 +171,7 @@ impl Emulator {
             card,
             hooks,
             bar,
+            bar_memory,
             info,
             random: Random(config.seed),
         })
@@ -177,6 +195,77 @@ impl Emulator {
     /// Interrupts raised.
     pub fn interrupts(&self) -> u64 {
         self.hooks().interrupts
+    }
+
+    /// The BAR, for another process to map.
+    pub(super) const fn bar(&self) -> &Arc<DmaRegion> {
+        &self.bar_memory
+    }
+
+    /// Notes for the host whether the card sleeps (`NEED_WAKEUP`), and fences. While no queue runs,
+    /// the host takes it for asleep.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        if let Some(word) = self.hooks().dma.regions.need_wakeup(&self.bar) {
+            word.store(u32::from(asleep), Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// How long until the card has work by its own clock, which reads `now`.
+    pub(super) fn timer_in(&self, now: Instant) -> Option<Duration> {
+        if self.read(register::TIMER_VALID) == 0 {
+            return None;
+        }
+        // The timer is in the host's time.
+        let own_ms = now.as_millis();
+        let ms = self
+            .read(register::TIMER_MS)
+            .wrapping_sub(self.read(register::CLOCK_OFFSET_MS))
+            .wrapping_sub(own_ms as u32);
+        let own_ns = now.as_nanos() - own_ms * 1_000_000;
+        let nanos = i64::from(ms.cast_signed()) * 1_000_000
+            + i64::from(self.read(register::TIMER_NS))
+            - i64::from(self.read(register::CLOCK_OFFSET_NS))
+            - own_ns.cast_signed();
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+    }
+
+    /// The host is gone: puts its memory out of reach, DMA that is under way included, and resets the card. What waits on
+    /// the wire is lost.
+    pub(super) fn forget_host(&mut self, now: Instant) -> io::Result<()> {
+        self.hooks_mut().dma.regions.clear();
+        let ticket = self.read(register::RESET_DONE).wrapping_add(1).max(1);
+        self.write(register::RESET, ticket);
+        self.work(now, 0)?;
+        if self.read(register::RESET_DONE) != ticket {
+            return Err(io::Error::other("the card does not reset; report this"));
+        }
+        while self.work(now, usize::from(u16::MAX))?.frames > 0 {}
+        Ok(())
+    }
+
+    /// Takes in up to `frames` frames and comes to rest.
+    pub(super) fn work(&mut self, now: Instant, frames: usize) -> io::Result<Work> {
+        self.hooks_mut().now = now;
+        ffi::set_clock(self.card, now);
+        let mut work = Work::default();
+        if frames > 0 {
+            work.frames = self.receive(frames)?;
+        }
+        loop {
+            work.did |= self.come_to_rest()?;
+            let hooks = self.hooks_mut();
+            work.full = std::mem::take(&mut hooks.full);
+            // Full with nothing of ours in it: no use in trying again now.
+            if !std::mem::take(&mut hooks.sent) {
+                break;
+            }
+            hooks.port.flush(now)?;
+            if !work.full {
+                break;
+            }
+        }
+        Ok(work)
     }
 
     /// Frames that had no packet buffer.
@@ -211,9 +300,9 @@ impl Emulator {
         })
     }
 
-    /// Steps until no engine has anything to do and no DMA is under way.
-    fn come_to_rest(&mut self) -> io::Result<()> {
-        for _ in 0..ROUNDS_MAX {
+    /// Steps until no engine has anything to do and no DMA is under way; returns whether anything was done.
+    fn come_to_rest(&mut self) -> io::Result<bool> {
+        for round in 0..ROUNDS_MAX {
             for last in (1..self.engines.len()).rev() {
                 let other = self.random.below(last + 1);
                 self.engines.swap(last, other);
@@ -231,7 +320,7 @@ impl Emulator {
             }
             if !did {
                 ffi::update_timer(self.card);
-                return Ok(());
+                return Ok(round > 0);
             }
         }
         Err(io::Error::other(
@@ -258,28 +347,11 @@ impl Bus for Emulator {
     }
 
     fn map(&mut self, region: &Arc<DmaRegion>) -> io::Result<u64> {
-        Ok(self.hooks_mut().dma.map(region))
+        Ok(self.hooks_mut().dma.regions.map(region))
     }
 
     fn run(&mut self, now: Instant, frames: usize) -> io::Result<usize> {
-        self.hooks_mut().now = now;
-        ffi::set_clock(self.card, now);
-        let received = if frames > 0 { self.receive(frames)? } else { 0 };
-        loop {
-            self.come_to_rest()?;
-            let hooks = self.hooks_mut();
-            let full = std::mem::take(&mut hooks.full);
-            if std::mem::take(&mut hooks.sent) {
-                hooks.port.flush(now)?;
-            } else {
-                // Full with nothing of ours in it: no use in trying again now.
-                break;
-            }
-            if !full {
-                break;
-            }
-        }
-        Ok(received)
+        self.work(now, frames).map(|work| work.frames)
     }
 
     fn is_asynchronous(&self) -> bool {

@@ -25,6 +25,23 @@ unsafe impl Send for Words {}
 // SAFETY: as above.
 unsafe impl Sync for Words {}
 
+impl Words {
+    /// The `len` words at byte `at` of a region.
+    pub(super) fn of(region: &Arc<DmaRegion>, at: usize, len: usize) -> Self {
+        assert!(
+            at.is_multiple_of(4) && at + len * 4 <= region.len(),
+            "the words lie within the region"
+        );
+        // SAFETY: within the region, as was just seen.
+        let at = unsafe { region.base().add(at) };
+        Self {
+            at: at.cast(),
+            len,
+            _region: Arc::clone(region),
+        }
+    }
+}
+
 impl Deref for Words {
     type Target = [AtomicU32];
 
@@ -93,7 +110,7 @@ impl QueueMemory {
     pub(super) fn new(sizes: Sizes) -> io::Result<Self> {
         let layout = Layout::new(sizes);
         let region = DmaRegion::shared("flextcp-queue", layout.end)?;
-        let words = |at, len| Self::words_of(&region, at, len);
+        let words = |at, len| Words::of(&region, at, len);
         let blocks = constant::FLOW_BLOCK_WORDS as usize * sizes.blocks as usize;
         Ok(Self {
             control: words(layout.control, constant::CONTROL_WORDS as usize),
@@ -111,21 +128,7 @@ impl QueueMemory {
 
     /// The `len` words at byte `at` of the region.
     pub(super) fn words(&self, at: usize, len: usize) -> Words {
-        Self::words_of(&self.region, at, len)
-    }
-
-    fn words_of(region: &Arc<DmaRegion>, at: usize, len: usize) -> Words {
-        assert!(
-            at.is_multiple_of(4) && at + len * 4 <= region.len(),
-            "the layout is within the region"
-        );
-        // SAFETY: within the region, as was just seen.
-        let at = unsafe { region.base().add(at) };
-        Words {
-            at: at.cast(),
-            len,
-            _region: Arc::clone(region),
-        }
+        Words::of(&self.region, at, len)
     }
 
     /// Everything as it was at first.

@@ -1,7 +1,6 @@
 //! Ports without a device: a wire between two ports of the process, a wire in the caller's hands, and the hairpin.
 
 mod open;
-mod wake;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
@@ -15,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::open::{OpenEnd, OpenPort};
-use self::wake::Wake;
 use super::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame};
+use crate::port::wake::Wake;
 use crate::time::Instant;
 use crate::wire::{MAX_HEADER_LEN, MacAddr};
 

@@ -29,8 +29,8 @@ fn one_of<T: Copy>(value: &str, choices: &[(&str, T)]) -> Parsed<T> {
 }
 
 pub(super) fn nic(value: &str) -> Parsed<NicChoice> {
-    const FIX: &str =
-        "use one of: auto, off, soft, tap:<name>, nfp:<pci address as 0000:03:00.0>, nfp-emu";
+    const FIX: &str = "use one of: auto, off, soft, tap:<name>, nfp:<pci address as 0000:03:00.0>, nfp-emu, \
+                       nfp-emu:<absolute path of flextcp-card's socket>";
     match value.split_once(':') {
         None => match value {
             "auto" => Ok(NicChoice::Auto),
@@ -41,6 +41,7 @@ pub(super) fn nic(value: &str) -> Parsed<NicChoice> {
         },
         Some(("tap", name)) => interface_name(name).map(NicChoice::Tap),
         Some(("nfp", pci)) if is_pci_address(pci) => Ok(NicChoice::Nfp(pci.to_owned())),
+        Some(("nfp-emu", path)) if path.starts_with('/') => Ok(NicChoice::NfpProcess(path.into())),
         Some(_) => Err(FIX.to_owned()),
     }
 }

@@ -53,6 +53,11 @@ fn every_documented_value_is_taken() {
         ),
         (
             "NIC",
+            "nfp-emu:/run/card.sock",
+            changed(|c| c.nic = NicChoice::NfpProcess("/run/card.sock".into())),
+        ),
+        (
+            "NIC",
             "nfp:0000:03:00.0",
             changed(|c| c.nic = NicChoice::Nfp("0000:03:00.0".into())),
         ),
@@ -143,6 +148,7 @@ fn a_wrong_value_is_named_with_its_key_and_a_fix() {
         ("NIC", "tap:has/slash", "cannot name an interface"),
         ("NIC", "nfp:03:00.0", "0000:03:00.0"),
         ("NIC", "nfp:0000:03:00.9", "0000:03:00.0"),
+        ("NIC", "nfp-emu:card.sock", "absolute path"),
         ("NIC", "tap:flex0", "set tap_addr"),
         ("INTERFACES", "", "cannot name an interface"),
         ("INTERFACES", "lo,,eth0", "cannot name an interface"),

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use flextcp_nic::port::xdp::Steering;
+use flextcp_nic::nfp::process::CardSteering;
+use flextcp_nic::port::xdp;
 use flextcp_nic::wire::MacAddr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,6 +22,27 @@ pub(super) struct Follower {
     followed: Arc<Mutex<Vec<Followed>>>,
     /// The thread waits for its closing.
     _stop: OwnedFd,
+}
+
+/// What wants to know the addresses of this host.
+#[derive(Clone, Debug)]
+pub(super) enum Steering {
+    Xdp(xdp::Steering),
+    Card(CardSteering),
+}
+
+impl Steering {
+    /// # Errors
+    /// Some addresses stay with the kernel.
+    pub(super) fn set_addresses(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Xdp(steering) => steering.set_addresses(addresses),
+            Self::Card(steering) => steering.set_addresses(addresses),
+        }
+    }
 }
 
 /// An attached interface.

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
+use flextcp_nic::nfp::bus::Bus as _;
 use flextcp_nic::nic::Nic;
 use flextcp_nic::port::Port;
 use flextcp_nic::port::capture::{Capture, CaptureConfig};
@@ -15,7 +17,7 @@ use flextcp_nic::port::xdp::{XdpConfig, XdpInterface, XdpMode};
 use flextcp_nic::soft::{SoftConfig, SoftNic};
 use flextcp_nic::steer::{SteerAll, Steering};
 
-use super::follower::Follower;
+use super::follower::{self, Follower};
 use super::tap::TapLink;
 use super::{Host, shard};
 use crate::config::{self, Config, Filter, NicChoice};
@@ -37,8 +39,9 @@ pub(super) struct Interfaces {
 /// An interface with its cores, one per queue.
 #[derive(Debug)]
 struct Attached {
-    /// Keeps the XDP program attached.
-    interface: XdpInterface,
+    /// Keeps the XDP program attached; a card in another process has its own.
+    interface: Option<XdpInterface>,
+    steering: follower::Steering,
     cores: Vec<Arc<Core>>,
 }
 
@@ -75,8 +78,9 @@ impl Interfaces {
 
     /// Puts back the settings of the system that the interfaces needed.
     pub(super) fn restore_settings(&self) {
-        for attached in self.attached.values().flatten() {
-            attached.interface.restore_settings();
+        let attached = self.attached.values().flatten();
+        for interface in attached.filter_map(|attached| attached.interface.as_ref()) {
+            interface.restore_settings();
         }
     }
 
@@ -147,7 +151,7 @@ impl Host {
             attached, follower, ..
         } = &mut *interfaces;
         attached.entry(ifindex).or_insert_with(|| {
-            self.attach(&link.name)
+            self.attach(ifindex, &link.name)
                 .inspect(|attached| follow(follower, ifindex, attached))
                 .map_err(|error| Refused::new(&format!("interface {}", link.name), &error))
         });
@@ -213,8 +217,11 @@ impl Host {
         !matches!(self.config.nic, NicChoice::Off | NicChoice::Tap(_))
     }
 
-    fn attach(&self, name: &str) -> io::Result<Attached> {
+    fn attach(&self, ifindex: u32, name: &str) -> io::Result<Attached> {
         super::nfp::check(&self.config)?;
+        if let NicChoice::NfpProcess(path) = &self.config.nic {
+            return self.attach_card(path, ifindex, name);
+        }
         let mode = match self.config.xdp_mode {
             config::XdpMode::Auto => XdpMode::Auto,
             config::XdpMode::Native => XdpMode::Native,
@@ -225,7 +232,8 @@ impl Host {
             ..XdpConfig::default()
         };
         let interface = XdpInterface::attach(name, config)?;
-        interface.steering().set_addresses(self.own_addresses())?;
+        let steering = interface.steering();
+        steering.set_addresses(self.own_addresses())?;
         let queues = (0..interface.queues())
             .map(|queue| {
                 let inbox = Arc::new(Inbox::default());
@@ -240,7 +248,33 @@ impl Host {
             .collect::<io::Result<Vec<_>>>()?;
         Siblings::introduce(&queues);
         let cores = queues.into_iter().map(|(core, _)| core).collect();
-        Ok(Attached { interface, cores })
+        Ok(Attached {
+            interface: Some(interface),
+            steering: follower::Steering::Xdp(steering),
+            cores,
+        })
+    }
+
+    /// The card in another process, which has the interface.
+    fn attach_card(&self, path: &Path, ifindex: u32, name: &str) -> io::Result<Attached> {
+        let bus = super::nfp::connect(path, ifindex, name, &self.config)?;
+        let steering = bus.steering();
+        steering.set_addresses(self.own_addresses())?;
+        let port = bus.port().name.clone();
+        let nic = super::nfp::driver(
+            Box::new(bus),
+            "nfp-emu",
+            Box::new(steering.clone()),
+            self.config.filter.clone(),
+            &self.config,
+            &self.pool,
+            random_secret()?,
+        )?;
+        Ok(Attached {
+            interface: None,
+            steering: follower::Steering::Card(steering),
+            cores: vec![self.start_core(port, nic)?],
+        })
     }
 
     /// Every address of this host: what a wildcard stands for.
@@ -275,6 +309,10 @@ impl Host {
             nic_config.filter = filter;
             Box::new(SoftNic::new(port, steering, nic_config))
         };
+        self.start_core(name, nic)
+    }
+
+    fn start_core(&self, name: String, nic: Box<dyn Nic>) -> io::Result<Arc<Core>> {
         let engine = Engine::new(self.config.engine(), random_secret()?, self.pool.clone());
         let core = Core::new(name, self.clock.clone(), self.guard.clone(), nic, engine);
         self.guard.add(&core)?;
@@ -306,7 +344,7 @@ fn follow(follower: &mut Option<Follower>, ifindex: u32, attached: &Attached) {
             .ok();
     }
     if let Some(follower) = follower {
-        follower.follow(ifindex, attached.interface.steering(), &attached.cores);
+        follower.follow(ifindex, attached.steering.clone(), &attached.cores);
     }
 }
 

@@ -1,10 +1,14 @@
-//! The Netronome card: the emulated one over an interface's queue, and what is wrong where there is none.
+//! The Netronome card: the emulated one over an interface's queue or in another process, and what is wrong where there is
+//! none.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use flextcp_nic::buffer::{DmaRegion, Pool};
-use flextcp_nic::nfp::pcie;
+use flextcp_nic::nfp::bus::Bus;
+use flextcp_nic::nfp::process::{CardProcess, Clock};
+use flextcp_nic::nfp::{NfpConfig, NfpNic, pcie};
 use flextcp_nic::nic::Nic;
 use flextcp_nic::port::Port;
 use flextcp_nic::steer::Steering;
@@ -13,7 +17,10 @@ use crate::config::{Config, Filter, NicChoice};
 
 /// Whether a card serves the interfaces.
 pub(super) const fn is_chosen(config: &Config) -> bool {
-    matches!(config.nic, NicChoice::NfpEmulated | NicChoice::Nfp(_))
+    matches!(
+        config.nic,
+        NicChoice::NfpEmulated | NicChoice::NfpProcess(_) | NicChoice::Nfp(_)
+    )
 }
 
 /// App buffers where a card reaches them; `None` where no card is chosen, or there is no address space for them, which
@@ -25,7 +32,12 @@ pub(super) fn pool(config: &Config) -> Option<Arc<Pool>> {
         return None;
     }
     let len = config.memory.saturating_mul(2).min(REGION_MAX);
-    let region = DmaRegion::private(usize::try_from(len).ok()?).ok()?;
+    let len = usize::try_from(len).ok()?;
+    let region = if matches!(config.nic, NicChoice::NfpProcess(_)) {
+        DmaRegion::shared("flextcp-buffers", len).ok()?
+    } else {
+        DmaRegion::private(len).ok()?
+    };
     Some(Pool::in_region(region, config.memory))
 }
 
@@ -54,6 +66,63 @@ pub(super) fn check(config: &Config) -> io::Result<()> {
     }
 }
 
+/// The way to the card that listens at `path` and is to have the interface.
+///
+/// # Errors
+/// It is not there, or has another interface.
+pub(super) fn connect(
+    path: &Path,
+    ifindex: u32,
+    name: &str,
+    config: &Config,
+) -> io::Result<CardProcess> {
+    let path_text = path.display();
+    if config.impair.is_some() || config.capture.is_some() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "frames of the card at {path_text} do not come through this process: unset impair and capture \
+                 (FLEXTCP_IMPAIR, FLEXTCP_CAPTURE), or set nic (FLEXTCP_NIC) to nfp-emu"
+            ),
+        ));
+    }
+    let bus = CardProcess::connect(path, Clock::Card)?;
+    if bus.port().ifindex != ifindex {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "the card at {path_text} has {}, not {name}: start one with --interface {name}, or set interfaces \
+                 (FLEXTCP_INTERFACES) to its own",
+                bus.port().name
+            ),
+        ));
+    }
+    Ok(bus)
+}
+
+/// The driver of the card behind `bus`.
+pub(super) fn driver(
+    bus: Box<dyn Bus>,
+    kind: &'static str,
+    steering: Box<dyn Steering>,
+    filter: Filter,
+    config: &Config,
+    pool: &Arc<Pool>,
+    secret: [u8; 16],
+) -> io::Result<Box<dyn Nic>> {
+    let region = pool.region().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "there is no address space for app buffers that the card reaches; lower memory (FLEXTCP_MEMORY)",
+        )
+    })?;
+    let mut nic_config = NfpConfig::new(kind, secret);
+    nic_config.recv_sizes.max = config.recv_buffer_max;
+    nic_config.filter = filter;
+    let nic = NfpNic::new(bus, steering, region, nic_config)?;
+    Ok(Box::new(nic))
+}
+
 /// The emulated card over `port`.
 #[cfg(feature = "nfp-emu")]
 pub(super) fn nic(
@@ -65,15 +134,8 @@ pub(super) fn nic(
     secret: [u8; 16],
 ) -> io::Result<Box<dyn Nic>> {
     use flextcp_nic::nfp::emulator::{Emulator, EmulatorConfig};
-    use flextcp_nic::nfp::{NfpConfig, NfpNic};
 
     check(config)?;
-    let region = pool.region().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::OutOfMemory,
-            "there is no address space for app buffers that the card reaches; lower memory (FLEXTCP_MEMORY)",
-        )
-    })?;
     let seed = u64::from_le_bytes(secret[..8].try_into().expect("eight of sixteen bytes"));
     tracing::debug!(seed, "the emulated card's engines take turns by this seed");
     let bus = Emulator::new(
@@ -83,11 +145,15 @@ pub(super) fn nic(
             ..EmulatorConfig::default()
         },
     )?;
-    let mut nic_config = NfpConfig::new("nfp-emu", secret);
-    nic_config.recv_sizes.max = config.recv_buffer_max;
-    nic_config.filter = filter;
-    let nic = NfpNic::new(Box::new(bus), steering, region, nic_config)?;
-    Ok(Box::new(nic))
+    driver(
+        Box::new(bus),
+        "nfp-emu",
+        steering,
+        filter,
+        config,
+        pool,
+        secret,
+    )
 }
 
 /// No card.

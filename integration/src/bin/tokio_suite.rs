@@ -1,5 +1,6 @@
-//! Runs tokio's own TCP tests on `flextcp_net` twice: with privileges, over AF_XDP on `lo` of a namespace of its own
-//! with the hairpin off; and without, over the hairpin and kernel sockets. Counts the connections that a NIC carried.
+//! Runs tokio's own TCP tests on `flextcp_net` three times: with privileges, over AF_XDP on `lo` of a namespace of its own
+//! with the hairpin off, by the software NIC and by the emulated Netronome card; and without, over the hairpin and kernel
+//! sockets. Counts the connections that a NIC carried.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use integration::netns::{Namespace, is_privileged, privileges_required};
 use integration::process::{self, Finished};
 use integration::stats::{STATS_FILE, Stats};
@@ -18,7 +19,7 @@ use integration::stats::{STATS_FILE, Stats};
 /// Longest time for one test file; the slowest takes three seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs tokio's own TCP tests on flextcp_net, with privileges and without.
+/// Runs tokio's own TCP tests on flextcp_net: on the software NIC, on the emulated card, and without privileges.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Only test files whose name contains this
@@ -27,9 +28,46 @@ struct Cli {
     /// Only tests whose name contains this
     #[arg(long, default_value = "")]
     test: String,
+    /// Only these ways; all without this
+    #[arg(long, value_enum)]
+    way: Vec<Way>,
     /// Do not fail when no connection was offloaded
     #[arg(long)]
     kernel: bool,
+}
+
+/// What carries the connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Way {
+    /// The software NIC, over AF_XDP on `lo` of a namespace
+    Soft,
+    /// The emulated Netronome card, over the same
+    NfpEmu,
+    /// The hairpin and kernel sockets, without privileges
+    Unprivileged,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Soft, Self::NfpEmu, Self::Unprivileged];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Soft => "AF_XDP on lo",
+            Self::NfpEmu => "emulated card on lo",
+            Self::Unprivileged => "no privileges",
+        }
+    }
+
+    /// Variables of the tests' processes.
+    const fn environment(self) -> &'static [(&'static str, &'static str)] {
+        const OVER_LO: [(&str, &str); 2] =
+            [("FLEXTCP_HAIRPIN", "off"), ("FLEXTCP_INTERFACES", "lo")];
+        match self {
+            Self::Soft => &OVER_LO,
+            Self::NfpEmu => &[OVER_LO[0], OVER_LO[1], ("FLEXTCP_NIC", "nfp-emu")],
+            Self::Unprivileged => &[],
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -52,31 +90,26 @@ fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     programs.sort();
 
     let mut totals = Vec::new();
-    if is_privileged() {
-        let namespace = Namespace::new("tokio")?;
-        let stats = scratch.0.path().join("privileged.stats");
-        let environment = [("FLEXTCP_HAIRPIN", "off"), ("FLEXTCP_INTERFACES", "lo")];
-        let start = |program: &Path| {
-            let mut command = namespace.command(program);
-            command.envs(environment);
-            command
-        };
-        totals.push(Total::of("AF_XDP on lo", cli, &programs, &stats, start)?);
-    } else if privileges_required() {
-        return Err("the run over AF_XDP needs root, and FLEXTCP_REQUIRE_PRIVILEGED=1".into());
-    } else {
-        println!(
-            "SKIPPED the run over AF_XDP: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN (run as root)"
-        );
+    for way in Way::ALL {
+        if !cli.way.is_empty() && !cli.way.contains(&way) {
+            continue;
+        }
+        let stats = scratch.0.path().join(format!("{way:?}.stats"));
+        if way == Way::Unprivileged {
+            totals.push(Total::of(way, cli, &programs, &stats, unprivileged)?);
+        } else if is_privileged() {
+            let namespace = Namespace::new("tokio")?;
+            let start = |program: &Path| namespace.command(program);
+            totals.push(Total::of(way, cli, &programs, &stats, start)?);
+        } else if privileges_required() {
+            return Err("the runs over AF_XDP need root, and FLEXTCP_REQUIRE_PRIVILEGED=1".into());
+        } else {
+            println!(
+                "SKIPPED {}: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN (run as root)",
+                way.name()
+            );
+        }
     }
-    let stats = scratch.0.path().join("unprivileged.stats");
-    totals.push(Total::of(
-        "no privileges",
-        cli,
-        &programs,
-        &stats,
-        unprivileged,
-    )?);
 
     for total in &totals {
         println!(
@@ -131,13 +164,14 @@ struct Total {
 
 impl Total {
     fn of(
-        name: &'static str,
+        way: Way,
         cli: &Cli,
         programs: &[PathBuf],
         stats: &Path,
         start: impl Fn(&Path) -> Command,
     ) -> Result<Self, Box<dyn Error>> {
         let started = Instant::now();
+        let name = way.name();
         let mut total = Self {
             name,
             passed: 0,
@@ -155,6 +189,7 @@ impl Total {
             command
                 .arg(&cli.test)
                 .current_dir(program.parent().unwrap_or_else(|| Path::new("/")))
+                .envs(way.environment().iter().copied())
                 .env(STATS_FILE, stats);
             let (passed, failed, complaint) = match process::run(command, LIMIT) {
                 Ok(finished) => {

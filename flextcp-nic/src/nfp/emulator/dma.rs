@@ -1,23 +1,17 @@
 //! The emulated card's DMA engine: checks every address, and carries transfers out when its schedule says.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::ffi::Transfer;
 use super::{Random, Schedule};
-use crate::buffer::DmaRegion;
-
-/// Bus address of the first region: nothing that a host pointer could be mistaken for, with both words in use.
-const FIRST: u64 = 0x7f_ffff_0000_0000;
-/// Between regions lies memory that nobody has.
-const GAP: u64 = 1 << 20;
+use crate::nfp::regions::Regions;
 
 /// The engine, and what it reaches.
 pub(super) struct Dma {
     schedule: Schedule,
     random: Random,
-    regions: Vec<(u64, Arc<DmaRegion>)>,
+    pub(super) regions: Regions,
     pending: Vec<Transfer>,
     refused: u64,
 }
@@ -27,7 +21,7 @@ impl Dma {
         Self {
             schedule,
             random,
-            regions: Vec::new(),
+            regions: Regions::new(),
             pending: Vec::new(),
             refused: 0,
         }
@@ -35,17 +29,6 @@ impl Dma {
 
     pub(super) const fn refused(&self) -> u64 {
         self.refused
-    }
-
-    pub(super) fn map(&mut self, region: &Arc<DmaRegion>) -> u64 {
-        if let Some((address, _)) = self.regions.iter().find(|(_, of)| Arc::ptr_eq(of, region)) {
-            return *address;
-        }
-        let address = self.regions.last().map_or(FIRST, |(address, last)| {
-            (address + last.len() as u64 + GAP).next_multiple_of(GAP)
-        });
-        self.regions.push((address, Arc::clone(region)));
-        address
     }
 
     /// Takes a transfer; `false`: not now.
@@ -86,7 +69,7 @@ impl Dma {
 
     fn transfer(&mut self, transfer: &Transfer) -> bool {
         let len = transfer.length as usize;
-        let Some(host) = self.reach(transfer.address(), len) else {
+        let Some(host) = self.regions.reach(transfer.address(), len) else {
             self.refused += 1;
             return false;
         };
@@ -101,19 +84,6 @@ impl Dma {
             }
         }
         true
-    }
-
-    fn reach(&self, address: u64, len: usize) -> Option<NonNull<u8>> {
-        let (base, region) = self
-            .regions
-            .iter()
-            .find(|(base, region)| (*base..*base + region.len() as u64).contains(&address))?;
-        let offset = usize::try_from(address - base).ok()?;
-        if offset.checked_add(len)? > region.len() {
-            return None;
-        }
-        // SAFETY: within the region, as was just seen.
-        Some(unsafe { region.base().add(offset) })
     }
 }
 

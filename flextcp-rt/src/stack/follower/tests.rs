@@ -100,7 +100,10 @@ async fn connections_follow() {
         let interfaces = host.interfaces();
         let follower = interfaces.follower.as_ref().unwrap();
         let followed = lock(&follower.followed);
-        flextcp_nic::steer::Steering::serves(&followed[0].steering, address.into())
+        let Steering::Xdp(steering) = &followed[0].steering else {
+            panic!("wire0 has an XDP program");
+        };
+        flextcp_nic::steer::Steering::serves(steering, address.into())
     };
     assert!(serves([10, 9, 0, 1]));
     for (change, expected) in [("add", true), ("del", false)] {

@@ -1,4 +1,4 @@
-//! Waking the owner of the other end.
+//! Waking the owner of the other end, in this process or another.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,18 +13,18 @@ use std::os::fd::{AsFd, OwnedFd};
 /// An event descriptor: readable once signalled, until cleared.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
-pub(super) struct Wake(OwnedFd);
+pub(crate) struct Wake(OwnedFd);
 
 #[cfg(target_os = "linux")]
 impl Wake {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(eventfd(
             0,
             EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
         )?))
     }
 
-    pub(super) fn signal(&self) -> io::Result<()> {
+    pub(crate) fn signal(&self) -> io::Result<()> {
         match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
             // The counter is at its limit: readable, which is all that is asked.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
@@ -32,14 +32,19 @@ impl Wake {
         }
     }
 
-    pub(super) fn clear(&self) -> io::Result<()> {
+    pub(crate) fn clear(&self) -> io::Result<()> {
         match rustix::io::read(&self.0, &mut [0; 8]) {
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    /// The one that another process made.
+    pub(crate) const fn of_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }
 }
@@ -47,23 +52,23 @@ impl Wake {
 /// Without event descriptors such a port is polled.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-pub(super) struct Wake;
+pub(crate) struct Wake;
 
 #[cfg(not(target_os = "linux"))]
 impl Wake {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self)
     }
 
-    pub(super) fn signal(&self) -> io::Result<()> {
+    pub(crate) fn signal(&self) -> io::Result<()> {
         Ok(())
     }
 
-    pub(super) fn clear(&self) -> io::Result<()> {
+    pub(crate) fn clear(&self) -> io::Result<()> {
         Ok(())
     }
 
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
