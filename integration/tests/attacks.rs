@@ -28,6 +28,9 @@ const MEMORY: u64 = 32 << 20;
 /// How long a rate is measured.
 const SPAN: Duration = Duration::from_millis(1200);
 
+/// Bytes of a connection after which it has filled the link and its queue.
+const PAST_SLOW_START: u32 = 2 << 20;
+
 /// SplitMix64: the seed is printed.
 struct Rng(u64);
 
@@ -217,8 +220,13 @@ impl Scene {
             scene.watch.acknowledged().len() == 2
         })
         .unwrap();
-        // Past slow start.
-        thread::sleep(Duration::from_millis(500));
+        let begin = scene.watch.acknowledged();
+        wait_until(LIMIT, "slow start to be over", || {
+            let now = scene.watch.acknowledged();
+            let bytes = |(port, ack): (&u16, &SeqNum)| now.get(port).map_or(0, |at| at.since(*ack));
+            begin.iter().all(|flow| bytes(flow) > PAST_SLOW_START)
+        })
+        .unwrap();
         scene
     }
 
@@ -237,7 +245,7 @@ impl Scene {
 
     /// The rate while `forge` injects `per_second` frames a second; and how many it really did.
     fn rate_under(&self, forge: Forge, per_second: u32, seed: u64) -> (f64, f64) {
-        let stop = AtomicBool::new(false);
+        let (stop, under_way) = (AtomicBool::new(false), AtomicBool::new(false));
         let victims = self.watch.last_segments();
         let ports: Vec<u16> = victims.iter().map(|victim| victim.tuple.remote.1).collect();
         let (middle, device) = self.path.towards_b();
@@ -269,13 +277,14 @@ impl Scene {
                                 sent += 1;
                             }
                             port.flush(flextcp_nic::time::Instant::ZERO).unwrap();
+                            under_way.store(sent > 100, Ordering::Relaxed);
                             thread::sleep(Duration::from_millis(1));
                         }
                         f64::from(sent) / since.elapsed().as_secs_f64()
                     })
                     .unwrap()
             });
-            thread::sleep(Duration::from_millis(100));
+            wait_until(LIMIT, "the attack", || under_way.load(Ordering::Relaxed)).unwrap();
             let rate = self.rate();
             stop.store(true, Ordering::Relaxed);
             (rate, attacker.join().unwrap())

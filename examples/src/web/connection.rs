@@ -49,6 +49,8 @@ impl fmt::Debug for Options {
 pub(super) struct Connection {
     pub(super) transport: Transport,
     pub(super) offload: OffloadFlag,
+    /// Whether FlexTCP has it, on the NIC or in the slow path.
+    pub(super) accelerated: bool,
     pub(super) peer: SocketAddr,
     pub(super) local: Option<SocketAddr>,
     /// The TLS version, if any.
@@ -61,6 +63,7 @@ pub async fn serve(stream: Stream, router: Router, options: Options, stop: Stop)
     let mut connection = Connection {
         transport: stream.transport(),
         offload: stream.offload_flag(),
+        accelerated: stream.is_accelerated(),
         peer: stream.peer_addr(),
         local: stream.local_addr().ok(),
         tls: None,

@@ -63,6 +63,10 @@ const VERDICT_LEN: usize = 128;
 
 pub(super) fn render(this: &ThisConnection) -> String {
     let verdict = match (this.offloaded, this.transport) {
+        _ if this.accelerated && !this.offloaded => {
+            "<span class=yes>FlexTCP's</span>: the slow path had it when this request came, \
+             as right after a handshake; ask again"
+        }
         (true, _) => {
             "<span class=yes>offloaded</span>: the NIC's fast path carries it, \
              the kernel's TCP does not see it"
@@ -71,8 +75,7 @@ pub(super) fn render(this: &ThisConnection) -> String {
             "<span class=no>not offloaded</span>: --kernel asks for kernel sockets"
         }
         (false, _) => {
-            "<span class=no>not offloaded</span>: it runs in the slow path or on a kernel socket \
-             (nic.fallback in /stats says why)"
+            "<span class=no>not offloaded</span>: a kernel socket has it; nic.fallback in /stats says why"
         }
     };
     format!(
@@ -91,9 +94,10 @@ mod tests {
 
     #[test]
     fn the_page_is_as_long_on_the_nic_as_off_it() {
-        let page = |offloaded, transport| {
+        let page = |offloaded, accelerated, transport| {
             render(&ThisConnection {
                 offloaded,
+                accelerated,
                 transport,
                 http: "HTTP/1.1".to_owned(),
                 tls: None,
@@ -101,9 +105,10 @@ mod tests {
                 local: None,
             })
         };
-        let on = page(true, "flextcp");
+        let on = page(true, true, "flextcp");
         assert!(on.contains("class=yes"));
-        assert_eq!(on.len(), page(false, "flextcp").len());
-        assert_eq!(on.len(), page(false, "kernel").len());
+        assert_eq!(on.len(), page(false, true, "flextcp").len());
+        assert_eq!(on.len(), page(false, false, "flextcp").len());
+        assert_eq!(on.len(), page(false, false, "kernel").len());
     }
 }

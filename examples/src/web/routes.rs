@@ -141,6 +141,7 @@ struct ServerReport {
 #[derive(Debug, Serialize)]
 pub(super) struct ThisConnection {
     pub(super) offloaded: bool,
+    pub(super) accelerated: bool,
     pub(super) transport: &'static str,
     pub(super) http: String,
     pub(super) tls: Option<&'static str>,
@@ -152,6 +153,7 @@ impl ThisConnection {
     fn new(connection: &Connection, version: Version) -> Self {
         Self {
             offloaded: connection.offload.get(),
+            accelerated: connection.accelerated,
             transport: match connection.transport {
                 Transport::FlexTcp => "flextcp",
                 Transport::Kernel => "kernel",
