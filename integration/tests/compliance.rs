@@ -1,4 +1,4 @@
-//! `docs/COMPLIANCE.md` names tests: each of them exists.
+//! `docs/COMPLIANCE.md` names tests: each of them exists. `docs/COVERAGE.md` counts lines: enough of them run.
 
 use std::fs;
 use std::path::Path;
@@ -60,6 +60,34 @@ fn every_must_of_rfc_9293_is_accounted_for() {
         .collect();
     let missing: Vec<_> = (1..=69).filter(|must| !named.contains(must)).collect();
     assert!(missing.is_empty(), "docs/COMPLIANCE.md: MUST-{missing:?}");
+}
+
+/// What `.ci/coverage` wrote, as of when it last ran: the files are there, the share is enough, and what is uncovered has its reason.
+#[test]
+fn coverage_is_enough_and_what_is_uncovered_has_a_reason() {
+    const LEAST: f64 = 90.0;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/COVERAGE.md")).unwrap();
+    let (mut lines, mut uncovered, mut wrong) = (0, 0, Vec::new());
+    for row in text.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [file, of_file, of_them, _, reason, ""] = cells[..] else {
+            panic!("docs/COVERAGE.md: {row}");
+        };
+        let file = file.trim_end_matches('`');
+        let missed: u32 = of_them.parse().unwrap();
+        lines += of_file.parse::<u32>().unwrap();
+        uncovered += missed;
+        if !root.join(file).is_file() {
+            wrong.push(format!("{file} is gone: run .ci/coverage"));
+        }
+        if missed > 0 && reason.is_empty() {
+            wrong.push(format!("{file}: {missed} lines are uncovered, and why?"));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/COVERAGE.md:\n{}", wrong.join("\n"));
+    let share = 100.0 - 100.0 * f64::from(uncovered) / f64::from(lines);
+    assert!(share >= LEAST, "{share:.1} % of {lines} lines");
 }
 
 /// Whether `file::function` is a function under a test attribute.
