@@ -19,6 +19,9 @@ use crate::queue::ring::Descriptor;
 use crate::soft::owners::Owners;
 use crate::time::Instant;
 
+/// Looks at a flow's entry while the card writes it.
+const PROGRESS_TRIES: u32 = 100_000;
+
 const fn low(address: u64) -> u32 {
     address as u32
 }
@@ -263,7 +266,7 @@ impl NfpNic {
         let flow = self.flows.get(id).ok_or(StaleFlow)?;
         let first = self.card.flow_table + id.index * constant::FLOW_ENTRY_WORDS;
         let read = |word: u32| self.bus.read(first + word);
-        loop {
+        for _ in 0..PROGRESS_TRIES {
             let version = read(flow_entry::VERSION);
             let status = read(flow_entry::STATUS) & 0xff;
             let current =
@@ -290,6 +293,11 @@ impl NfpNic {
                 outstanding_since: outstanding.then(|| self.instant(since.0, since.1)),
             });
         }
+        // The card died while it wrote: what is certain, and the next poll says so.
+        Ok(FlowProgress {
+            state: flow.state,
+            outstanding_since: None,
+        })
     }
 }
 
