@@ -42,11 +42,12 @@ pub(super) struct Delivery {
     lost: u64,
     /// Samples of what was sent before this much was delivered are limited by the application.
     app_limited: Option<u64>,
-    /// While the NIC sends: flights, with what was delivered when each is over. The oldest is first.
+    /// Flights, with what was delivered when each is over: what is known of those that the NIC sends, and of those that were
+    /// in flight when the connection changed hands. The oldest is first.
     flights: VecDeque<(Stamp, u64)>,
 }
 
-/// Flights that begin in a least round trip, while the NIC sends; and those that are under way at most.
+/// Flights that begin in a least round trip, and those that are under way at most.
 const FLIGHTS: u32 = 16;
 const MOST_FLIGHTS: usize = 64;
 
@@ -128,10 +129,10 @@ impl Delivery {
         self.add(now, bytes);
     }
 
-    /// After that, with `in_flight` bytes still to be acknowledged, when what was in flight at an earlier call is delivered:
-    /// how long that took, which is at most the round trip of the newest byte, and a sample. Flights overlap, or what grows
-    /// would be seen every other round trip.
-    pub(super) fn flight_on_nic(
+    /// With `in_flight` bytes still to be acknowledged, after some were: when what was in flight at an earlier call is
+    /// delivered, how long that took, which is at most the round trip of its newest byte, and a sample. Flights overlap, or
+    /// what grows would be seen every other round trip.
+    pub(super) fn flight(
         &mut self,
         now: Instant,
         in_flight: u32,
@@ -159,7 +160,7 @@ impl Delivery {
         Some((took, self.sample(now, stamp, Duration::ZERO, min_rtt)))
     }
 
-    /// The connection changes hands: flights do not span that.
+    /// Something was lost: what is delivered when it was sent again took no round trip.
     pub(super) fn end_flights(&mut self) {
         self.flights.clear();
     }
@@ -238,7 +239,7 @@ mod tests {
         ];
         for (millis, acked, in_flight) in steps {
             delivery.delivered_on_nic(at(millis), acked);
-            let rate = delivery.flight_on_nic(at(millis), in_flight, min_rtt);
+            let rate = delivery.flight(at(millis), in_flight, min_rtt);
             rates.push(rate.map(|(took, sample)| (took.as_millis(), sample.unwrap().rate)));
         }
         let samples = [(10, 300_000), (10, 400_000), (10, 600_000)].map(Some);

@@ -9,6 +9,7 @@ use flextcp_nic::time::Instant;
 
 use super::congestion::AckSample;
 use super::conn::{Conn, Context, Negotiated, Owner};
+use super::delivery::RateSample;
 use super::recovery::Phase;
 use super::timer::Timer;
 use super::{Event, State};
@@ -191,19 +192,8 @@ impl Conn {
         let (acked, in_flight) = (notification.acked, notification.in_flight);
         let micros = u64::from(notification.rtt_micros);
         self.delivery.delivered_on_nic(now, acked);
-        // Of a few segments there is nothing to learn.
-        let flight = if acked.saturating_add(in_flight) > 8 * self.snd.mss.bytes() {
-            let min_rtt = self.rtt.min();
-            self.delivery.flight_on_nic(now, in_flight, min_rtt)
-        } else {
-            None
-        };
+        let flight = self.watch_flight(now, acked, in_flight);
         let at_least = flight.map(|(took, _)| took);
-        if let Some(took) = at_least
-            && self.rtt.srtt().is_some_and(|srtt| srtt < took)
-        {
-            self.rtt.sample(now, took);
-        }
         let sample = AckSample {
             now,
             acked,
@@ -221,6 +211,25 @@ impl Conn {
             ..AckSample::default()
         };
         self.congestion.on_ack(&sample, true, true);
+    }
+
+    /// Of a flight of more than a few segments that is over: what its round trip was at least, and its rate.
+    pub(super) fn watch_flight(
+        &mut self,
+        now: Instant,
+        acked: u32,
+        in_flight: u32,
+    ) -> Option<(Duration, Option<RateSample>)> {
+        if acked.saturating_add(in_flight) <= 8 * self.snd.mss.bytes() {
+            return None;
+        }
+        let flight = self.delivery.flight(now, in_flight, self.rtt.min());
+        if let Some((took, _)) = flight
+            && self.rtt.srtt().is_some_and(|srtt| srtt < took)
+        {
+            self.rtt.sample(now, took);
+        }
+        flight
     }
 
     /// Limits that differ from what the NIC has: any change of the window, and of the rate by a thirty-second.
@@ -279,7 +288,6 @@ impl Conn {
         self.owner = Owner::Host;
         self.buffers = Some(buffers);
         self.timers.stop(Timer::Watch);
-        self.delivery.end_flights();
         let wanted = std::mem::take(&mut self.wanted);
 
         self.on_received(cx, SeqNum(state.rcv_nxt).since(self.rcv.nxt));

@@ -284,6 +284,13 @@ impl Conn {
             delivered.newest(),
             self.rtt.min(),
         );
+        let flight = match self.recovery.phase {
+            // Of what the NIC sent nobody knows when.
+            Phase::Open if delivered.bytes() > 0 => {
+                self.watch_flight(cx.now, delivered.bytes(), self.in_flight())
+            }
+            _ => None,
+        };
         self.recovery.send_new = false;
         match self.recovery.phase {
             Phase::Open if self.board.lost_bytes() > 0 && self.lost_a_probe_only() => {}
@@ -318,10 +325,11 @@ impl Conn {
             delivered: delivered.bytes(),
             lost,
             rtt: delivered.rtt,
+            rtt_at_least: flight.map(|(took, _)| took),
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             in_flight: self.in_flight(),
-            rate,
+            rate: rate.or(flight.and_then(|(_, rate)| rate)),
             una: self.snd.una,
             nxt: self.snd.nxt,
             // RFC 3168, section 6.1.2: a mark counts on an ACK that acknowledges nothing new as well.
@@ -399,6 +407,7 @@ impl Conn {
     fn enter_recovery(&mut self, cx: &Context<'_>, sacked: u32) {
         self.counters.fast_recoveries += 1;
         self.prepare_undo();
+        self.delivery.end_flights();
         self.congestion.on_loss(cx.now);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;
@@ -496,6 +505,7 @@ impl Conn {
         self.recovery.dup_acks = 0;
         self.recovery.send_new = false;
         self.recovery.probe = None;
+        self.delivery.end_flights();
         let lost = self.board.mark_timed_out(cx.now, self.reordering());
         self.delivery.note_lost(lost);
         // What was sent lately is still under way (Linux's tcp_enter_loss).
