@@ -213,14 +213,16 @@ impl Conn {
         self.congestion.on_ack(&sample, true, true);
     }
 
-    /// Of a flight of more than a few segments that is over: what its round trip was at least, and its rate.
+    /// Of a flight that is over: what its round trip was at least, and its rate. One of a few segments matters only to an
+    /// algorithm that goes by rates.
     pub(super) fn watch_flight(
         &mut self,
         now: Instant,
         acked: u32,
         in_flight: u32,
     ) -> Option<(Duration, Option<RateSample>)> {
-        if acked.saturating_add(in_flight) <= 8 * self.snd.mss.bytes() {
+        let few = acked.saturating_add(in_flight) <= 8 * self.snd.mss.bytes();
+        if few && !self.congestion.owns_window() {
             return None;
         }
         let flight = self.delivery.flight(now, in_flight, self.rtt.min());

@@ -12,6 +12,8 @@ use super::{EngineConfig, Event, State};
 
 /// A block of the pool that is always granted.
 const LEAST_BUFFER: u32 = 4096;
+/// A round trip that is worth being ahead of.
+const LONG_RTT: Duration = Duration::from_millis(1);
 
 impl Conn {
     /// Takes the payload and FIN of an acceptable segment.
@@ -278,7 +280,7 @@ impl Conn {
     /// Once in a round trip: the size that the ring should have, if that is more than it has. It holds twice what the
     /// application reads in a round trip; four times while that grows: the window that is granted now is that of the
     /// next round trip, in which a sender in slow start sends twice as much (Linux's `tcp_rcv_space_adjust` adds the
-    /// growth twice over).
+    /// growth twice over). On a short path a round trip more does not matter, and each step costs a claim from the NIC.
     pub(super) fn wanted_ring(&mut self, cx: &Context<'_>) -> Option<u32> {
         let rtt = self.rtt.srtt().unwrap_or(Duration::from_millis(100));
         if self.options.recv_buffer.is_some() || self.rcv.tuned_at + rtt > cx.now {
@@ -288,7 +290,7 @@ impl Conn {
         self.rcv.read_before = read;
         self.rcv.read = 0;
         self.rcv.tuned_at = cx.now;
-        let growing = read > before.saturating_add(before / 4);
+        let growing = rtt >= LONG_RTT && read > before.saturating_add(before / 4);
         let wanted = read.saturating_mul(if growing { 4 } else { 2 });
         let most = cx.config.recv_buffer_max;
         (wanted > self.rcv.capacity && self.rcv.capacity < most).then(|| {

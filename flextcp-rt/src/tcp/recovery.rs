@@ -329,7 +329,7 @@ impl Conn {
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             in_flight: self.in_flight(),
-            rate: rate.or(flight.and_then(|(_, rate)| rate)),
+            rate: rate.or_else(|| flight?.1),
             una: self.snd.una,
             nxt: self.snd.nxt,
             // RFC 3168, section 6.1.2: a mark counts on an ACK that acknowledges nothing new as well.

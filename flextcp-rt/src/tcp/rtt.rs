@@ -57,9 +57,11 @@ impl RttEstimator {
     }
 
     /// Takes the one sample that the NIC took of a flight of so many segments. With one for each acknowledgment the
-    /// smoothed round trip would be there within a round trip, and what is paced by it must not lag behind by eight.
+    /// smoothed round trip would be there within a round trip, and what is paced by it must not lag behind by eight. Short
+    /// round trips are not paced, and jump.
     pub(super) fn sample_flight(&mut self, now: Instant, rtt: Duration, segments: u32) {
-        for _ in 0..(segments / 2).clamp(1, 4) {
+        let long = rtt >= TICK;
+        for _ in 0..if long { (segments / 2).clamp(1, 4) } else { 1 } {
             self.sample(now, rtt);
         }
     }

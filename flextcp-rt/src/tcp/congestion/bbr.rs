@@ -2,8 +2,9 @@
 //! (draft-ietf-ccwg-bbr). The structure is version 1's; the response to loss, `inflight_hi` and the lower
 //! bounds, is version 3's.
 //!
-//! One thing is our own: lower bounds follow only rounds that lost more than [`LOSS_THRESH`], not any loss, so
-//! that random loss below it does not wear the rate down between two probes.
+//! Two things are our own: lower bounds follow only rounds that lost more than [`LOSS_THRESH`], not any loss, so
+//! that random loss below it does not wear the rate down between two probes; and one or two segments are never too many, or
+//! a flow with a small flight could not get out of it on a path that loses one in a hundred.
 
 use std::time::Duration;
 
@@ -149,8 +150,8 @@ impl Bbr {
         }
     }
 
-    fn too_much_lost(lost: u64, of: u64) -> bool {
-        lost * 1000 > of * LOSS_THRESH
+    fn too_much_lost(window: &Window, lost: u64, of: u64) -> bool {
+        lost * 1000 > of * LOSS_THRESH && lost > u64::from(2 * window.mss)
     }
 
     fn update_bandwidth(&mut self, sample: &AckSample) {
@@ -210,7 +211,7 @@ impl Bbr {
 
     /// Between probes the rate follows loss down (draft, section 5.5.10).
     fn adapt_lower_bounds(&mut self, window: &Window) {
-        let congested = Self::too_much_lost(self.lost, self.delivered + self.lost)
+        let congested = Self::too_much_lost(window, self.lost, self.delivered + self.lost)
             || u64::from(self.marked) * 2 > self.delivered && self.marked > 0;
         if !congested || self.probing() {
             return;
@@ -230,7 +231,7 @@ impl Bbr {
         self.rounds += 1;
         self.adapt_lower_bounds(window);
         if self.state == State::Startup {
-            self.check_startup(sample);
+            self.check_startup(window, sample);
         }
         if self.state == State::Up {
             self.up_rounds += 1;
@@ -257,7 +258,7 @@ impl Bbr {
             && sample.in_flight.saturating_add(2 * window.mss) >= self.inflight_hi
     }
 
-    fn check_startup(&mut self, sample: &AckSample) {
+    fn check_startup(&mut self, window: &Window, sample: &AckSample) {
         let limited = sample.rate.is_some_and(|rate| rate.app_limited);
         if !limited {
             if self.max_bw() as f64 >= self.full_bw as f64 * FULL_BW_GROWTH {
@@ -268,7 +269,7 @@ impl Bbr {
             }
         }
         let lossy = self.loss_events >= STARTUP_LOSSES
-            && Self::too_much_lost(self.lost, self.delivered + self.lost);
+            && Self::too_much_lost(window, self.lost, self.delivered + self.lost);
         if lossy {
             let bdp = self.bdp(self.max_bw(), 1.0);
             self.inflight_hi = bdp.max(self.inflight_latest);
@@ -280,12 +281,12 @@ impl Bbr {
     }
 
     /// Too much was in flight (draft, section 5.5.10.3).
-    fn check_inflight_high(&mut self, sample: &AckSample) {
+    fn check_inflight_high(&mut self, window: &Window, sample: &AckSample) {
         if !matches!(self.state, State::Refill | State::Up) || sample.lost == 0 {
             return;
         }
         if let Some(rate) = sample.rate
-            && Self::too_much_lost(rate.lost.into(), u64::from(rate.in_flight))
+            && Self::too_much_lost(window, rate.lost.into(), u64::from(rate.in_flight))
         {
             if !rate.app_limited {
                 let target = self.bdp(self.bw(), BETA);
@@ -410,7 +411,7 @@ impl Algorithm for Bbr {
         self.marked = self.marked.saturating_add(sample.ece);
         self.loss_events += u32::from(sample.lost > 0);
         self.update_bandwidth(sample);
-        self.check_inflight_high(sample);
+        self.check_inflight_high(window, sample);
         if sample.round_start {
             self.on_round(window, sample);
         }

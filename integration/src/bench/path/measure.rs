@@ -74,7 +74,13 @@ impl Bench<'_> {
         let goodput: Vec<String> = run
             .transfers
             .iter()
-            .map(|transfer| format!("{:.1}", transfer.goodput))
+            .map(|transfer| match transfer.offloaded {
+                0 => format!("{:.1}", transfer.goodput),
+                installs => format!(
+                    "{:.1} ({} sent again, {} timeouts, {installs} installs)",
+                    transfer.goodput, transfer.retransmitted, transfer.timeouts
+                ),
+            })
             .collect();
         eprintln!(
             "{name}: {} Mbit/s; late p99 {:.0} µs",

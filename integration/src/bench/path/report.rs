@@ -197,6 +197,8 @@ mod tests {
             bytes: 1,
             seconds: 1.0,
             offloaded: 1,
+            retransmitted: 0,
+            timeouts: 0,
         }
     }
 

@@ -40,6 +40,10 @@ pub struct Transfer {
     pub seconds: f64,
     /// How often connections were handed to the NIC, by processes of our stack.
     pub offloaded: u64,
+    /// Segments sent again, by processes of our stack.
+    pub retransmitted: u64,
+    /// Their retransmission timeouts.
+    pub timeouts: u64,
 }
 
 /// What happened on a path.
@@ -109,7 +113,8 @@ pub fn run(
     let mut outcomes = Vec::new();
     for (client, (server, _)) in clients.into_iter().zip(&servers) {
         let client = client
-            .finish(length * 3 + Duration::from_secs(30))
+            // What waits in a send buffer has to get through, too.
+            .finish(length * 3 + Duration::from_secs(120))
             .map_err(|error| {
                 let (server, records) = (server.stderr(), path.emulator().records());
                 io::Error::new(
@@ -133,6 +138,7 @@ pub fn run(
     for (server, _) in servers {
         server.finish(Duration::from_secs(10))?;
     }
+    let sum = |reports: &[Stats], path: &str| reports.iter().map(|report| report.count(path)).sum();
     let mut transfers = Vec::new();
     for (outcome, stats) in outcomes.into_iter().zip(&stats) {
         let reports = Stats::read_lines(stats)?;
@@ -141,6 +147,8 @@ pub fn run(
             bytes: outcome.bytes,
             seconds: outcome.seconds,
             offloaded: reports.iter().map(Stats::offloaded).sum(),
+            retransmitted: sum(&reports, "recovery.retransmitted"),
+            timeouts: sum(&reports, "recovery.timeouts"),
         });
     }
     Ok(Run {
