@@ -37,6 +37,7 @@ use flextcp_nic::buffer::Pool;
 
 use crate::config::{Config, ConfigError, Fallback, NicChoice};
 use crate::host::netlink::KernelView;
+use crate::host::ports::SpareSockets;
 use crate::metrics::{ConnectionTable, Stats};
 use crate::reactor::clock::Clock;
 use crate::reactor::core::Core;
@@ -68,6 +69,7 @@ pub struct Host {
     kernel_opened: AtomicU64,
     /// Outgoing connections, counted to spread them over queues.
     connects: AtomicUsize,
+    spare_sockets: Arc<SpareSockets>,
 }
 
 static CURRENT: OnceLock<Result<Arc<Host>, ConfigError>> = OnceLock::new();
@@ -121,6 +123,7 @@ impl Host {
             listening: Mutex::new(Vec::new()),
             kernel_opened: AtomicU64::new(0),
             connects: AtomicUsize::new(0),
+            spare_sockets: Arc::default(),
             kernel: Mutex::new(kernel),
             pool,
             clock,

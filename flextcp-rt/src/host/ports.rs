@@ -4,10 +4,14 @@
 //! kernel gives the port to nobody else, gives us none that is taken, and `AddrInUse` means the same on both
 //! sides. A reservation lives as long as the connection and its TIME_WAIT (`reactor::core`).
 
+mod spare;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+pub use spare::{EphemeralPort, SpareSockets};
 
 /// Backlog of a listener that names none, as tokio's `TcpListener::bind`.
 pub const DEFAULT_BACKLOG: u32 = 128;

@@ -17,7 +17,7 @@ use crate::host::netlink::KernelView;
 use crate::host::ports::Reservation;
 use crate::host::routes::Route;
 use crate::options::SocketOptions;
-use crate::reactor::core::{ConnectRequest, Core};
+use crate::reactor::core::{ConnectRequest, Core, PortHold};
 use crate::reactor::driver::DriverShared;
 use crate::socket::{Stream, runtime_shutdown_error};
 use crate::tcp::Link;
@@ -143,13 +143,13 @@ impl Host {
                 }
             }
         };
-        let start = |reservation: Reservation| {
-            let local = SocketAddr::new(source, reservation.port());
+        let start = |port: u16, reservation: PortHold| {
+            let local = SocketAddr::new(source, port);
             path.core.connect(ConnectRequest {
                 tuple: FlowTuple::new(local, remote),
                 link,
                 options: options.clone(),
-                reservation: Box::new(reservation),
+                reservation,
                 driver: driver.clone(),
             })
         };
@@ -157,14 +157,16 @@ impl Host {
             && bound.port() != 0
         {
             let reservation = Reservation::from_bound(socket)?;
-            return start(reservation).map_err(|(error, _)| error)?.await;
+            let port = reservation.port();
+            let started = start(port, Box::new(reservation));
+            return started.map_err(|(error, _)| error)?.await;
         }
         // The kernel does not know which ports wait out TIME_WAIT to this peer here: it offers another one.
         let any_port = SocketAddr::new(source, 0);
         let mut refused = Vec::new();
         loop {
-            let reservation = Reservation::ephemeral(any_port, self.is_tap_address(source))?;
-            match start(reservation) {
+            let (port, reservation) = self.reserve(any_port)?;
+            match start(port, reservation) {
                 Ok(started) => return started.await,
                 // Kept, so that the search goes on.
                 Err((error, reservation))
@@ -176,6 +178,16 @@ impl Host {
                 Err((error, _)) => return Err(error),
             }
         }
+    }
+
+    /// A port of the kernel's choice at `source`.
+    fn reserve(&self, source: SocketAddr) -> io::Result<(u16, PortHold)> {
+        if self.is_tap_address(source.ip()) {
+            let reservation = Reservation::ephemeral(source, true)?;
+            return Ok((reservation.port(), Box::new(reservation)));
+        }
+        let port = self.spare_sockets.ephemeral(source)?;
+        Ok((port.port(), Box::new(port)))
     }
 
     /// The way to `remote` over a core, `None` where a kernel socket has to go.
