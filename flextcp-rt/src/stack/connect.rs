@@ -31,6 +31,9 @@ const NEIGHBOR_POLL: Duration = Duration::from_millis(1);
 /// Ports in TIME_WAIT that a connect passes over before it gives up.
 const PORT_TRIES: usize = 256;
 
+/// How many of them the kernel is asked for.
+const PORTS_ASKED_FOR: usize = 4;
+
 /// The way to a peer over a core of ours.
 pub(super) struct Path {
     pub(super) core: Arc<Core>,
@@ -161,23 +164,35 @@ impl Host {
             let started = start(port, Box::new(reservation));
             return started.map_err(|(error, _)| error)?.await;
         }
-        // The kernel does not know which ports wait out TIME_WAIT to this peer here: it offers another one.
+        // The kernel does not know which ports wait out TIME_WAIT to this peer here, and chooses from one half of
+        // them until that is full: a few are asked of it, the rest of the other half.
         let any_port = SocketAddr::new(source, 0);
         let mut refused = Vec::new();
-        loop {
-            let (port, reservation) = self.reserve(any_port)?;
+        let mut last = 0;
+        for asked in 0..PORT_TRIES {
+            let reserved = if asked < PORTS_ASKED_FOR {
+                self.reserve(any_port)
+            } else {
+                match self.spare_sockets.from_other_half(any_port, last) {
+                    Ok(port) => Ok((port.port(), Box::new(port) as PortHold)),
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+                    Err(error) => Err(error),
+                }
+            };
+            let (port, reservation) = reserved?;
             match start(port, reservation) {
                 Ok(started) => return started.await,
                 // Kept, so that the search goes on.
-                Err((error, reservation))
-                    if error.kind() == io::ErrorKind::AddrNotAvailable
-                        && refused.len() < PORT_TRIES =>
-                {
+                Err((error, reservation)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    if asked < PORTS_ASKED_FOR {
+                        last = port;
+                    }
                     refused.push(reservation);
                 }
                 Err((error, _)) => return Err(error),
             }
         }
+        Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))
     }
 
     /// A port of the kernel's choice at `source`.

@@ -6,11 +6,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
 
-use super::Reservation;
+use super::{BindOptions, Reservation};
 
 /// Sockets kept of each family.
 const MOST_SPARES: usize = 64;
@@ -22,6 +24,7 @@ type Spares = Mutex<Vec<Socket>>;
 pub struct SpareSockets {
     v4: Spares,
     v6: Spares,
+    steps: AtomicU32,
 }
 
 /// A port of the kernel's choice. When it is dropped, its socket becomes a spare one.
@@ -52,10 +55,37 @@ impl SpareSockets {
         })
     }
 
+    /// A port of the half that the kernel does not choose from while the other has free ones: the ephemeral ports of
+    /// `like`'s other parity, one after the other from there.
+    ///
+    /// # Errors
+    /// As [`Reservation::bind`], and what reading the range of ephemeral ports answers.
+    pub fn from_other_half(&self, source: SocketAddr, like: u16) -> io::Result<Reservation> {
+        let range = ephemeral_range()?;
+        let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
+        let step = 2 * self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        let ports = (last - first).next_multiple_of(2).max(2);
+        let port = first + (u32::from(like).saturating_sub(first) + step % ports) % ports;
+        let mut addr = source;
+        addr.set_port(port as u16);
+        Reservation::bind(addr, &BindOptions::default())
+    }
+
     fn of(&self, addr: SocketAddr) -> MutexGuard<'_, Vec<Socket>> {
         let spares = if addr.is_ipv4() { &self.v4 } else { &self.v6 };
         // A push or a pop: whole even if poisoned.
         spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ports that connections without one of their own get.
+fn ephemeral_range() -> io::Result<RangeInclusive<u16>> {
+    const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(FILE)?;
+    let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err(io::Error::other(format!("{FILE} says {text:?}"))),
     }
 }
 
@@ -127,6 +157,25 @@ mod tests {
             let held = TcpListener::bind(at_second).unwrap_err();
             assert_eq!(held.kind(), io::ErrorKind::AddrInUse);
             std::net::TcpStream::connect(at_second).expect_err("nobody listens there");
+        }
+    }
+
+    #[test]
+    fn the_other_half_is_of_the_other_parity_and_goes_round() {
+        let spares = Arc::new(SpareSockets::default());
+        let source = loopbacks()[0];
+        let like = spares.ephemeral(source).unwrap().port();
+        let range = ephemeral_range().unwrap();
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            match spares.from_other_half(source, like) {
+                Ok(port) => held.push(port),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+            }
+        }
+        assert!(held.len() > 50, "{} of 100", held.len());
+        for port in held {
+            assert!(range.contains(&port.port()) && port.port() % 2 != like % 2);
         }
     }
 
