@@ -8,8 +8,10 @@ use crate::buffer::DmaRegion;
 use crate::queue::abi::{control, queue_register, queue_status, register};
 
 /// Bus address of the first region: nothing that a host pointer could be mistaken for, with both words in use.
+#[cfg(feature = "firmware")]
 const FIRST: u64 = 0x7f_ffff_0000_0000;
 /// Between regions lies memory that nobody has.
+#[cfg(feature = "firmware")]
 const GAP: u64 = 1 << 20;
 
 /// Regions and their addresses.
@@ -17,6 +19,7 @@ const GAP: u64 = 1 << 20;
 pub(super) struct Regions {
     of: Vec<(u64, Arc<DmaRegion>)>,
     /// Where the next one goes: no address is used twice, so that a stale one is nobody's.
+    #[cfg(feature = "firmware")]
     next: u64,
 }
 
@@ -24,11 +27,13 @@ impl Regions {
     pub(super) const fn new() -> Self {
         Self {
             of: Vec::new(),
+            #[cfg(feature = "firmware")]
             next: FIRST,
         }
     }
 
     /// Gives a region its address, or says the one it has.
+    #[cfg(feature = "firmware")]
     pub(super) fn map(&mut self, region: &Arc<DmaRegion>) -> u64 {
         if let Some((address, _)) = self.of.iter().find(|(_, of)| Arc::ptr_eq(of, region)) {
             return *address;
@@ -45,6 +50,7 @@ impl Regions {
     }
 
     /// Puts all of them out of reach.
+    #[cfg(feature = "firmware")]
     pub(super) fn clear(&mut self) {
         self.of.clear();
     }

@@ -40,7 +40,7 @@ const KEYS: &[Key] = &[
     key!(
         nic,
         parse::nic,
-        "`auto` (best that works here), `off` (kernel sockets), `soft` (software NIC over AF_XDP), `tap:<name>`, `nfp:<pci address>`, `nfp-emu`",
+        "`auto` (best that works here), `off` (kernel sockets), `soft` (software NIC over AF_XDP), `tap:<name>`, `nfp:<pci address>`, `nfp-emu`, `nfp-emu:<socket of flextcp-card>`",
         "`auto`"
     ),
     key!(

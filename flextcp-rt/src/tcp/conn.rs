@@ -308,6 +308,11 @@ impl Conn {
     /// Sends RST and ends the connection without an error of its own.
     pub(super) fn reset(&mut self, cx: &mut Context<'_>) {
         if self.state.is_synchronized() || self.state == State::SynReceived {
+            // Linux would have sent it by now: without the last ACK of the handshake the peer accepts nothing.
+            if self.rcv.ack.now > 0 {
+                let ack = self.header(cx.now, self.snd.nxt, TcpFlags::ACK);
+                cx.raw.push_back(ack);
+            }
             let mut rst = self.header(cx.now, self.snd.nxt, TcpFlags::RST);
             rst.window = 0;
             cx.raw.push_back(rst);

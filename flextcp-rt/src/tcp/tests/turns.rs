@@ -1,4 +1,5 @@
-//! Connections that always have something to send: they take turns, and do not stay off the NIC for it.
+//! What is sent before what: connections that always have something to send take turns, and do not stay off the NIC for
+//! it; an acknowledgment goes before a reset.
 
 use super::super::output::QUANTUM;
 use super::*;
@@ -53,4 +54,18 @@ fn one_that_never_pauses_goes_to_the_nic_in_mid_flight() {
         assert!(state.in_flight() > 0 && state.unsent() > 0);
         assert_eq!(buffers.send.len(), 1 << 20);
     }
+}
+
+#[test]
+fn a_reset_comes_after_the_acknowledgment_that_is_due() {
+    let mut sim = Sim::plain();
+    let (client, _) = sim.pair();
+    let (now, engine) = (sim.now, &mut sim.hosts[0].engine);
+    // As when the application resets in the turn that its connect succeeds.
+    engine.conns.get_mut(client).unwrap().rcv.ack.now = 1;
+    engine.abort(now, client);
+    let mut next = || engine.poll_transmit(now).map(|sent| sent.segment.flags);
+    assert_eq!(next(), Some(TcpFlags::ACK));
+    assert_eq!(next(), Some(TcpFlags::RST));
+    assert_eq!(next(), None);
 }
