@@ -103,7 +103,7 @@ pub struct Engine {
     raw: VecDeque<SegmentRepr>,
     /// Connections that may have something to send.
     dirty: VecDeque<ConnId>,
-    /// Segments that the first of them sent in its turn.
+    /// Bytes that the first of them sent in its turn.
     in_turn: u32,
     events: VecDeque<Event>,
     installs: VecDeque<ConnId>,

@@ -8,8 +8,8 @@ use super::conn::Owner;
 use super::send::Plan;
 use super::{ConnId, Engine, Event, Transmit};
 
-/// Segments that a connection may send before the next one has its turn.
-pub(super) const QUANTUM: u32 = 64;
+/// Bytes that a connection may send before the next one has its turn, as on the NIC.
+pub(super) const QUANTUM: u32 = 64 << 10;
 
 impl Engine {
     /// The next segment to send.
@@ -41,7 +41,7 @@ impl Engine {
                 if self.in_turn < QUANTUM
                     && let Some(plan) = conn.poll_transmit(now, &self.config)
                 {
-                    self.in_turn += 1;
+                    self.in_turn += plan.len;
                     let next = conn.next_deadline();
                     self.deadlines.update(id.index, &mut conn.queued, next);
                     return Some((id, plan));
