@@ -55,3 +55,43 @@ fn conforms_when_dma_is_late_and_out_of_order() {
         });
     }
 }
+
+/// The table of faults in docs/netronome.md names tests that there are.
+#[test]
+fn every_fault_has_its_test() {
+    let documentation = include_str!("../../../docs/netronome.md");
+    let (_, rest) = documentation
+        .split_once("### Faults")
+        .expect("the table is there");
+    let (section, _) = rest.split_once("\nMissing:").expect("it ends");
+    let files = [
+        ("engines", include_str!("../queue/engines.rs")),
+        ("faults", include_str!("tests/faults.rs")),
+        ("card", include_str!("../../../integration/tests/card.rs")),
+        ("nfp::tests", include_str!("tests.rs")),
+        ("nfp::emulator::dma::tests", include_str!("emulator/dma.rs")),
+    ];
+    let mut count = 0;
+    for row in section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+    {
+        let (_, tests) = row
+            .trim_end_matches(" |")
+            .rsplit_once(" | ")
+            .expect("cells");
+        for test in tests.split(", ") {
+            let name = test.trim_matches('`');
+            let (module, name) = name.rsplit_once("::").expect("module::test");
+            let file = files.iter().find(|(of, _)| *of == module);
+            let (_, text) = file.unwrap_or_else(|| panic!("{test}: of which file?"));
+            assert!(
+                text.contains(&format!("fn {name}()")),
+                "{test} is not there"
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 12, "{count}");
+}

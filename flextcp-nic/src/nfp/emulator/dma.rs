@@ -105,3 +105,74 @@ unsafe fn write_host(host: NonNull<u8>, local: *const u8, len: usize) {
         (*word).store(last, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buffer::DmaRegion;
+
+    const LEN: usize = 8192;
+
+    fn bytes_of(region: &DmaRegion) -> Vec<u8> {
+        let mut bytes = vec![0; region.len()];
+        rustix::io::pread(region.fd().expect("it is shared"), &mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn no_byte_outside_of_a_region_is_reached() {
+        let regions = ["one", "two"].map(|name| DmaRegion::shared(name, LEN).unwrap());
+        let mut dma = Dma::new(Schedule::Prompt, Random(1));
+        let [first, second] = regions.each_ref().map(|region| dma.regions.map(region));
+        let len = LEN as u64;
+        let mut local = [0xa5_u8; 256];
+        let mut write = |dma: &mut Dma, address: u64, length: u32| {
+            assert!(dma.start(Transfer {
+                id: 1,
+                to_host: 1,
+                address_low: address as u32,
+                address_high: (address >> 32) as u32,
+                local: local.as_mut_ptr(),
+                length,
+            }));
+            dma.carry_out(true)
+        };
+        let wrong = [
+            (0, 4),
+            (u64::MAX - 3, 8),
+            (first - 1, 1),
+            (first - 64, 128),
+            (first + len - 1, 2),
+            (first + len, 1),
+            (second - 1, 2),
+            (second + len - 255, 256),
+            (second + len + (1 << 32), 16),
+        ];
+        for (address, length) in wrong {
+            assert_eq!(
+                write(&mut dma, address, length),
+                [(1, true)],
+                "{address:#x}"
+            );
+        }
+        assert_eq!(dma.refused(), wrong.len() as u64);
+        for region in &regions {
+            assert!(bytes_of(region).iter().all(|byte| *byte == 0));
+        }
+        // The first and the last byte are.
+        assert_eq!(write(&mut dma, first, 1), [(1, false)]);
+        assert_eq!(write(&mut dma, second + len - 256, 256), [(1, false)]);
+        assert_eq!(bytes_of(&regions[0])[..2], [0xa5, 0]);
+        assert_eq!(bytes_of(&regions[1])[LEN - 257..LEN - 255], [0, 0xa5]);
+        // Nor one of a host that is gone.
+        dma.regions.clear();
+        assert_eq!(write(&mut dma, first, 1), [(1, true)]);
+        assert_eq!(
+            Arc::strong_count(&regions[0]),
+            1,
+            "and the memory is let go"
+        );
+    }
+}

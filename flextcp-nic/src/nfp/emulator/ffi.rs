@@ -22,8 +22,8 @@ pub(super) struct Card {
 pub(super) struct Transfer {
     pub(super) id: u32,
     pub(super) to_host: u32,
-    address_low: u32,
-    address_high: u32,
+    pub(super) address_low: u32,
+    pub(super) address_high: u32,
     pub(super) local: *mut u8,
     pub(super) length: u32,
 }

@@ -11,7 +11,7 @@ use crate::flow::{FlowId, FlowState, FlowTuple, Token};
 use crate::nic::{Exception, FlowBuffers, Nic, Notification, Returned, Sink};
 use crate::port::Port;
 use crate::port::memory::{MemoryConfig, MemoryPort};
-use crate::queue::abi::{descriptor, operation, queue_register, region, register};
+use crate::queue::abi::{counter, descriptor, operation, queue_register, region, register};
 use crate::queue::ring::Descriptor;
 use crate::seq::{Mss, SeqNum, WindowScale};
 use crate::steer::SteerAll;
@@ -256,6 +256,74 @@ fn a_broken_ring_starts_the_card_again() {
     pair.turns(3);
     assert_eq!(pair.sides[0].nic.resets(), 1);
     assert_eq!(pair.sides[0].told.returned.len(), 1);
+}
+
+#[test]
+fn full_rings_hold_back_and_lose_nothing() {
+    // More than the descriptor ring takes, and an answer to each: more than the event ring takes.
+    const REQUESTS: u64 = 3000;
+    let unknown = Descriptor::new(200);
+    for seed in 10..13 {
+        let mut pair = Pair::new(seed);
+        let id = pair.sides[0].id;
+        for _ in 0..REQUESTS {
+            pair.sides[0].nic.push(unknown);
+        }
+        pair.write(0, 0, 10_000);
+        pair.write(1, 0, 10_000);
+        let now = pair.now;
+        let nic = &mut pair.sides[0].nic;
+        nic.doorbell(now, id).expect("the flow is installed");
+        nic.submit();
+        assert!(nic.has_to_tell(), "the ring took all {REQUESTS}");
+        let mut read = [0; 2];
+        for _ in 0..200 {
+            pair.turns(1);
+            for (which, read) in read.iter_mut().enumerate() {
+                *read += pair.read(which, *read);
+            }
+        }
+        assert_eq!(read, [10_000; 2], "seed {seed}");
+        let nic = &pair.sides[0].nic;
+        assert_eq!(nic.counters().bad_doorbells, REQUESTS, "seed {seed}");
+        assert_eq!(nic.resets(), 0);
+        assert!(pair.sides[0].told.returned.is_empty());
+    }
+}
+
+#[test]
+fn a_bump_beyond_the_buffer_returns_the_flow_and_sends_nothing() {
+    // Bytes that were not written, and bytes that were not received.
+    for word in [descriptor::BUMP_SENT, descriptor::BUMP_FREED] {
+        let mut pair = Pair::new(7);
+        let id = pair.sides[0].id;
+        pair.sides[0].nic.push(
+            Descriptor::new(operation::BUMP)
+                .with(descriptor::FLOW, id.index)
+                .with(descriptor::GENERATION, id.generation)
+                .with(descriptor::BUMP_SEQUENCE, 1)
+                .with(word, 1 << 21),
+        );
+        pair.turns(4);
+        let refused = register::COUNTERS + counter::BAD_DESCRIPTORS * 2;
+        assert_eq!(pair.sides[0].nic.bus().read(refused), 1);
+        assert_eq!(pair.read(1, 0), 0, "bytes that nobody wrote");
+        let returned = pair.sides[0].told.returned.pop().expect("it comes back");
+        assert_eq!(returned.state.snd_nxt(), START[0]);
+        assert_eq!(returned.state.snd_end(), START[0]);
+        assert_eq!(
+            pair.sides[0].nic.resets(),
+            0,
+            "the others are not disturbed"
+        );
+        // And goes on.
+        let (now, nic) = (pair.now, &mut pair.sides[0].nic);
+        let again = nic.install(now, returned.token, returned.state, returned.buffers);
+        pair.sides[0].id = again.expect("it is free");
+        pair.write(0, 0, 100);
+        pair.turns(4);
+        assert_eq!(pair.read(1, 0), 100);
+    }
 }
 
 #[test]
