@@ -66,6 +66,9 @@ void fx_finish_checksum(FX_LOCAL fx_u32 *header, fx_u32 length, fx_u32 sum);
 /* core/parse.c */
 fx_u32 fx_parse(FX_LOCAL const fx_u32 *w, fx_u32 peek, fx_u32 length, FX_LOCAL fx_u32 *p, FX_LOCAL fx_u32 *sums);
 
+/* core/whose.c */
+int fx_whose(FX_LOCAL const fx_u32 *w, fx_u32 present, FX_LOCAL fx_u32 *p);
+
 /* core/hash.c */
 fx_u32 fx_flow_hash(FX_LOCAL const fx_u32 *tuple, fx_u32 ipv6, fx_u32 key_low, fx_u32 key_high);
 fx_u32 fx_toeplitz(FX_LOCAL const fx_u32 *p, FX_LOCAL const fx_u32 *key);

@@ -393,7 +393,7 @@
 #define FX_VERDICT_NOT_TCP 1u /* Neither: the netdev's. */
 #define FX_VERDICT_TRUNCATED 2u /* Shorter than its headers say. */
 #define FX_VERDICT_BAD_CHECKSUM 3u /* IP, TCP or ICMP checksum. */
-#define FX_VERDICT_FRAGMENT 4u /* A fragment: the netdev's. */
+#define FX_VERDICT_FRAGMENT 4u /* A fragment. */
 #define FX_VERDICT_IP_HEADER 5u /* IP version, header length or packet length contradict each other. */
 #define FX_VERDICT_EXTENSION 6u /* An IPv6 extension header that is not for us, or too many of them. */
 #define FX_VERDICT_DATA_OFFSET 7u /* TCP data offset out of range. */

@@ -4,13 +4,43 @@
 /* A frame that no queue of ours wants. */
 static void not_ours(struct fx_nic *nic, fx_u32 packet, fx_u32 length)
 {
-    if ((hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) != 0u) {
-        fx_add(nic, 0u, MALFORMED, 1u);
-        hal_packet_free(nic, packet);
-    } else {
-        fx_add(nic, 0u, NETDEV, 1u);
-        hal_packet_netdev(nic, packet, length);
+    fx_add(nic, 0u, NETDEV, 1u);
+    hal_packet_netdev(nic, packet, length);
+}
+
+/* A frame that is no sound segment: ours to drop if it is for us, or about a segment of ours, and not of a connection that the
+ * kernel has. */
+static void refuse(
+    struct fx_nic *nic, fx_u32 packet, fx_u32 length, fx_u32 verdict, FX_LOCAL const fx_u32 *w, FX_LOCAL fx_u32 *p)
+{
+    fx_u32 flow;
+    if ((hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) == 0u) {
+        if (!fx_whose(w, fx_min(length, FX_PEEK_BYTES), p) || !fx_owned(nic, p)) {
+            not_ours(nic, packet, length);
+            return;
+        }
+        flow = fx_table_find(nic, p + FX_PKT_LOCAL_IP, p[FX_PKT_FLAGS] & FX_PKTFLAG_IPV6);
+        if (flow != 0u && (fx_entry(nic, flow - 1u)[FX_FE_STATUS] & 0xffu) == FX_FLOW_STATUS_KERNEL) {
+            not_ours(nic, packet, length);
+            return;
+        }
     }
+    if (verdict == FX_VERDICT_BAD_CHECKSUM) {
+        fx_add(nic, 0u, BAD_CHECKSUM, 1u);
+    } else {
+        fx_add(nic, 0u, MALFORMED, 1u);
+    }
+    hal_packet_free(nic, packet);
+}
+
+/* Whether a sound frame is of a kind that steering leaves to the kernel: ICMP errors that TCP does not act on, long chains of
+ * extension headers. */
+static int left_alone(struct fx_nic *nic, fx_u32 length, FX_LOCAL const fx_u32 *w, FX_LOCAL const fx_u32 *p)
+{
+    fx_u32 ends[FX_PKT_WORDS];
+    return (p[FX_PKT_FLAGS] & (FX_PKTFLAG_ICMP | FX_PKTFLAG_IP_OPTIONS)) != 0u &&
+        (hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) == 0u &&
+        !fx_whose(w, fx_min(length, FX_PEEK_BYTES), ends);
 }
 
 /* A segment that belongs to no flow: an exception of the queue that receive-side scaling says, if the address is ours. */
@@ -66,25 +96,15 @@ static void classify(struct fx_nic *nic, fx_u32 item, fx_u32 packet, fx_u32 leng
     }
     words[ITEM_PACKET] = packet + 1u;
     words[ITEM_LENGTH] = length;
-    switch (verdict) {
-    case FX_VERDICT_SEGMENT:
-        break;
-    case FX_VERDICT_NOT_TCP:
-    case FX_VERDICT_FRAGMENT:
-    case FX_VERDICT_VLAN:
-    /* Broadcasts of ARP and groups of ND among them, and packets that are for somebody else. */
-    case FX_VERDICT_NOT_UNICAST:
-    case FX_VERDICT_EXTENSION:
+    if (verdict != FX_VERDICT_SEGMENT) {
+        words[ITEM_PACKET] = 0u;
+        refuse(nic, packet, length, verdict, w, p);
+        fx_item_free(nic, item);
+        return;
+    }
+    if (left_alone(nic, length, w, p)) {
         words[ITEM_PACKET] = 0u;
         not_ours(nic, packet, length);
-        fx_item_free(nic, item);
-        return;
-    case FX_VERDICT_BAD_CHECKSUM:
-        fx_add(nic, 0u, BAD_CHECKSUM, 1u);
-        fx_item_free(nic, item);
-        return;
-    default:
-        fx_add(nic, 0u, MALFORMED, 1u);
         fx_item_free(nic, item);
         return;
     }

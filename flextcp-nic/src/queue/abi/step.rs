@@ -59,7 +59,7 @@ tables! {
         TRUNCATED = 2;
         /// IP, TCP or ICMP checksum.
         BAD_CHECKSUM = 3;
-        /// A fragment: the netdev's.
+        /// A fragment.
         FRAGMENT = 4;
         /// IP version, header length or packet length contradict each other.
         IP_HEADER = 5;

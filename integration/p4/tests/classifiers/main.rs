@@ -15,6 +15,8 @@
 //! - the card's two programs follow 64 bytes of IPv6 extension headers; a frame with more is the kernel's there;
 //! - the card's MAC knows no ICMP checksum: the host verifies it, when it gets the exception.
 
+#[cfg(feature = "firmware")]
+mod card;
 mod frames;
 #[cfg(feature = "firmware")]
 mod micro_c;

@@ -34,9 +34,25 @@ pub(crate) enum Verdict {
 
 /// A port on which one frame arrives at a time; what is sent disappears.
 #[derive(Debug)]
-struct OneFrame {
+pub(crate) struct OneFrame {
     info: PortInfo,
     frame: Arc<Mutex<Vec<u8>>>,
+}
+
+impl OneFrame {
+    pub(crate) fn new(frame: &Arc<Mutex<Vec<u8>>>) -> Self {
+        Self {
+            info: PortInfo {
+                name: "one frame".to_owned(),
+                ifindex: 0,
+                mac: MacAddr::ZERO,
+                mtu: 1500,
+                tx_checksum: false,
+                tx_segment_max: None,
+            },
+            frame: Arc::clone(frame),
+        }
+    }
 }
 
 impl Port for OneFrame {
@@ -77,8 +93,8 @@ impl Port for OneFrame {
 }
 
 #[derive(Default)]
-struct Seen {
-    exception: Option<Reason>,
+pub(crate) struct Seen {
+    pub(crate) exception: Option<Reason>,
     returned: Option<usize>,
     notified: Option<usize>,
 }
@@ -110,17 +126,7 @@ pub(crate) struct Soft<'a> {
 impl<'a> Soft<'a> {
     pub(crate) fn new(model: &'a Model) -> Self {
         let frame = Arc::new(Mutex::new(Vec::new()));
-        let port = OneFrame {
-            info: PortInfo {
-                name: "one frame".to_owned(),
-                ifindex: 0,
-                mac: MacAddr::ZERO,
-                mtu: 1500,
-                tx_checksum: false,
-                tx_segment_max: None,
-            },
-            frame: Arc::clone(&frame),
-        };
+        let port = OneFrame::new(&frame);
         let mut config = SoftConfig::new([3; 16]);
         config.filter = model.filter();
         let mut nic = SoftNic::new(Box::new(port), Box::new(SteerAll::new()), config);

@@ -1,0 +1,141 @@
+//! The firmware that owns all engines, on the emulated card: whose a frame is, and that a malformed one for the kernel's
+//! address and port is the kernel's to refuse.
+
+use std::sync::{Arc, Mutex};
+
+use flextcp_nic::buffer::DmaRegion;
+use flextcp_nic::nfp::emulator::{Emulator, EmulatorConfig};
+use flextcp_nic::nfp::{NfpConfig, NfpNic};
+use flextcp_nic::nic::Nic as _;
+use flextcp_nic::queue::abi::{counter, register};
+use flextcp_nic::steer::SteerAll;
+use flextcp_nic::time::Instant;
+
+use super::model::{Model, Owner, Rng};
+use super::soft::{OneFrame, Seen, Soft, Verdict};
+use super::whose::whose;
+use super::{count, frames, hex, seed};
+
+/// What the card, without a flow, did with a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fate {
+    Netdev,
+    Dropped,
+    Exception,
+}
+
+struct Card {
+    nic: NfpNic,
+    frame: Arc<Mutex<Vec<u8>>>,
+    now: Instant,
+}
+
+impl Card {
+    fn new(model: &Model) -> Self {
+        let frame = Arc::new(Mutex::new(Vec::new()));
+        let config = EmulatorConfig {
+            seed: seed(),
+            flows: 64,
+            packets: 64,
+            packet_bytes: 4096,
+            ..EmulatorConfig::default()
+        };
+        let bus = Emulator::new(Box::new(OneFrame::new(&frame)), config).unwrap();
+        let config = NfpConfig {
+            own_all: false,
+            filter: model.filter(),
+            frame_size: 4096,
+            ..NfpConfig::new("nfp-emu", [3; 16])
+        };
+        let buffers = DmaRegion::private(1 << 20).unwrap();
+        let steering = Box::new(SteerAll::new());
+        let mut nic = NfpNic::new(Box::new(bus), steering, &buffers, config).unwrap();
+        for (address, owner) in &model.owned {
+            match owner {
+                Owner::Listener => nic.listen(*address),
+                Owner::Connection => nic.own(*address),
+            }
+            .unwrap();
+        }
+        for flow in &model.excluded {
+            nic.exclude(*flow).unwrap();
+        }
+        let mut this = Self {
+            nic,
+            frame,
+            now: Instant::from_millis(1),
+        };
+        // Nothing of an owner's yet, while the card is told who they are.
+        for _ in 0..10 {
+            this.turn(&mut Seen::default());
+        }
+        this
+    }
+
+    fn turn(&mut self, seen: &mut Seen) {
+        self.nic.flush(self.now).expect("the card is there");
+        self.nic
+            .poll(self.now, 64, seen)
+            .expect("the card is there");
+    }
+
+    fn netdev(&self) -> u64 {
+        let at = register::COUNTERS + counter::NETDEV * 2;
+        u64::from(self.nic.bus().read(at))
+    }
+
+    fn dropped(&self) -> u64 {
+        let counters = self.nic.counters();
+        counters.malformed + counters.bad_checksum + counters.filtered
+    }
+
+    fn classify(&mut self, frame: &[u8]) -> Fate {
+        {
+            let mut next = self.frame.lock().unwrap();
+            next.clear();
+            next.extend_from_slice(frame);
+        }
+        let before = (self.netdev(), self.dropped());
+        let mut seen = Seen::default();
+        self.turn(&mut seen);
+        let after = (self.netdev(), self.dropped());
+        match (after.0 - before.0, after.1 - before.1, seen.exception) {
+            (1, 0, None) => Fate::Netdev,
+            (0, 1, None) => Fate::Dropped,
+            (0, 0, Some(_)) => Fate::Exception,
+            other => panic!("one of three, not {other:?}: {}", hex(frame)),
+        }
+    }
+}
+
+#[test]
+fn the_firmware_classifies_as_the_software_nic_does() {
+    let model = Model::new();
+    let mut soft = Soft::new(&model);
+    let mut card = Card::new(&model);
+    let mut rng = Rng::new(seed());
+    let mut seen = [0; 3];
+    for number in 0..count() {
+        let frame = frames::frame(&mut rng, &model);
+        let fate = card.classify(&frame);
+        seen[fate as usize] += 1;
+        let fits = match soft.classify(&frame) {
+            Verdict::Kernel => fate == Fate::Netdev,
+            Verdict::Drop => fate == Fate::Dropped,
+            Verdict::Exception => fate == Fate::Exception,
+            // Not installed on the card: the filter may refuse it.
+            Verdict::Flow(..) => fate != Fate::Netdev,
+        };
+        assert!(
+            // Beyond what the card looks at: dropped, if it still saw the ports.
+            fits || (fate != Fate::Exception && whose(&frame).is_some_and(|of| of.too_deep)),
+            "frame {number}: {fate:?}, {:?} {:?}: {}",
+            soft.classify(&frame),
+            whose(&frame),
+            hex(&frame)
+        );
+    }
+    let enough = count() / 20;
+    assert!(seen.iter().all(|seen| *seen > enough), "{seen:?}");
+    println!("netdev, dropped, exceptions: {seen:?}");
+}
