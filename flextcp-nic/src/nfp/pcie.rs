@@ -81,6 +81,47 @@ impl Card {
         })
     }
 
+    /// The driver that has the card, as sysfs shows it.
+    pub fn driver(&self) -> Option<String> {
+        let driver = fs::read_link(self.directory.join("driver")).ok()?;
+        Some(driver.file_name()?.to_str()?.to_owned())
+    }
+
+    /// Maps the card's BAR as [`map`](Self::map) does, of a card that no driver of the kernel uses, if its firmware is one
+    /// that this driver knows.
+    ///
+    /// # Errors
+    /// What is missing: the card is not bound to vfio-pci, no FlexTCP firmware runs, or one of another version.
+    pub fn ready(&self, resource: u32) -> io::Result<BarWindow> {
+        let driver = self.driver();
+        if driver.as_deref() != Some("vfio-pci") {
+            let address = &self.address;
+            let bound =
+                driver.map_or_else(|| "to no driver".to_owned(), |name| format!("to {name}"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                format!(
+                    "{self} is bound {bound}: `driverctl set-override {address} vfio-pci` binds it to vfio-pci"
+                ),
+            ));
+        }
+        let window = self.map(resource)?;
+        let (version, ours) = (window.abi_version(), constant::ABI_VERSION);
+        if version >> 16 != ours >> 16 {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "the firmware of {self} speaks version {}.{} of the interface and this driver {}.{}; load the firmware of this release",
+                    version >> 16,
+                    version & 0xffff,
+                    ours >> 16,
+                    ours & 0xffff
+                ),
+            ));
+        }
+        Ok(window)
+    }
+
     /// Maps the card's BAR `resource` and finds the firmware's words in it.
     ///
     /// # Errors
@@ -236,5 +277,31 @@ mod tests {
         window.write(register::RESET, 7);
         assert_eq!(window.read(register::RESET), 7);
         assert_eq!(window.read(4096), u32::MAX);
+    }
+
+    #[test]
+    fn a_card_that_is_not_ready_says_what_is_missing() {
+        let mut bar = vec![0_u32; 1024];
+        bar[0] = constant::MAGIC;
+        bar[1] = constant::ABI_VERSION + (1 << 16);
+        let (root, card) = device("0x19ee", &bar);
+        let card = card.unwrap();
+        let text = || card.ready(0).unwrap_err().to_string();
+        assert!(text().contains("to no driver"), "{}", text());
+        let link = root.path().join("0000:03:00.0/driver");
+        std::os::unix::fs::symlink("../../bus/pci/drivers/nfp", &link).unwrap();
+        assert!(text().contains("bound to nfp"), "{}", text());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("../../bus/pci/drivers/vfio-pci", &link).unwrap();
+        assert!(
+            text().contains("the firmware of this release"),
+            "{}",
+            text()
+        );
+        bar[1] = constant::ABI_VERSION;
+        let bytes: Vec<u8> = bar.iter().flat_map(|word| word.to_le_bytes()).collect();
+        fs::write(root.path().join("0000:03:00.0/resource0"), bytes).unwrap();
+        assert_eq!(card.ready(0).unwrap().abi_version(), constant::ABI_VERSION);
+        assert!(card.ready(2).is_err(), "a BAR that is not there");
     }
 }
