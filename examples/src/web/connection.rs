@@ -128,11 +128,8 @@ async fn serve_http<S>(
 
 fn builder(idle: Option<Duration>) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .half_close(true)
-        .pipeline_flush(true)
-        .header_read_timeout(idle);
+    // Not `pipeline_flush`: with it hyper takes in the whole body of a response, however slow its reader is.
+    builder.http1().half_close(true).header_read_timeout(idle);
     builder
         .http2()
         .initial_stream_window_size(1 << 20)
@@ -170,4 +167,65 @@ fn last_if_stopping(mut response: Response<Body>, version: Version, stop: &Stop)
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use hyper::body::Frame;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    const CHUNK: u64 = 256 << 10;
+
+    /// A body without an end worth waiting for, that counts what is taken of it.
+    struct Endless(Arc<AtomicU64>);
+
+    impl hyper::body::Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.0.fetch_add(CHUNK, Ordering::Relaxed) >= 1 << 30 {
+                return Poll::Ready(None);
+            }
+            let chunk = Bytes::from_static(&[0; CHUNK as usize]);
+            Poll::Ready(Some(Ok(Frame::data(chunk))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_makes_nobody_take_in_the_body() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let count = Arc::clone(&taken);
+        let service = service_fn(move |_: Request<Incoming>| {
+            let body = Endless(Arc::clone(&count));
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let served = tokio::spawn(async move {
+            let builder = builder(None);
+            let served = builder.serve_connection(TokioIo::new(server), service);
+            served.await.map_err(|error| error.to_string())
+        });
+        let request = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        while taken.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let taken = taken.load(Ordering::Relaxed);
+        assert!(taken <= 8 << 20, "{taken} bytes for a pipe of 64 KiB");
+        served.abort();
+    }
 }
