@@ -1,6 +1,6 @@
 //! Whose a segment is: a connection's, a half-open one's, TIME_WAIT's, a listener's, or nobody's.
 
-use flextcp_nic::buffer::{Pressure, recv_ring, send_ring};
+use flextcp_nic::buffer::{recv_ring, send_ring};
 use flextcp_nic::nic::FlowBuffers;
 use flextcp_nic::port::RxFrame;
 use flextcp_nic::seq::SeqNum;
@@ -76,11 +76,6 @@ impl Engine {
         // Linux drops a SYN that could not be accepted anyway.
         if listener.is_full() || self.conns.len() >= self.config.max_connections {
             self.totals.listen_overflow += 1;
-            return;
-        }
-        // Whoever is connected needs what is left; the peer asks again.
-        if self.pool.pressure() == Pressure::High {
-            self.totals.out_of_memory += 1;
             return;
         }
         // A number chosen for the reuse of TIME_WAIT leaves no room for a cookie.
