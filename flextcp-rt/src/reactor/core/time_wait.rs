@@ -1,7 +1,7 @@
 //! What outlives a connection for the time of its TIME_WAIT: the frames of its address still come here, where a FIN that
 //! the peer sends again is acknowledged; the kernel would answer it with RST.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use flextcp_nic::flow::FlowTuple;
 
@@ -14,10 +14,17 @@ const MOST_PORTS: usize = 512;
 
 /// Connections in TIME_WAIT whose address is ours, each with the hold of its port if it is an outgoing one.
 pub(super) struct TimeWaits {
-    held: HashMap<FlowTuple, Option<PortHold>>,
-    /// Those with a port, oldest first; some may be over.
-    ports: VecDeque<FlowTuple>,
+    held: HashMap<FlowTuple, Held>,
+    /// Those with a port, oldest first.
+    ports: BTreeMap<u64, FlowTuple>,
+    entered: u64,
     most_ports: usize,
+}
+
+struct Held {
+    port: Option<PortHold>,
+    /// Its place in `ports`: ends that are used again enter TIME_WAIT again.
+    place: u64,
 }
 
 impl TimeWaits {
@@ -27,11 +34,39 @@ impl TimeWaits {
         let quarter = descriptors.map_or(MOST_PORTS, |most| {
             usize::try_from(most / 4).unwrap_or(MOST_PORTS)
         });
+        Self::with_ports(quarter.min(MOST_PORTS))
+    }
+
+    fn with_ports(most_ports: usize) -> Self {
         Self {
             held: HashMap::new(),
-            ports: VecDeque::new(),
-            most_ports: quarter.min(MOST_PORTS),
+            ports: BTreeMap::new(),
+            entered: 0,
+            most_ports,
         }
+    }
+
+    /// Takes ends in; says whose hold has to end for that.
+    fn enter(&mut self, tuple: FlowTuple, port: Option<PortHold>) -> Option<FlowTuple> {
+        let place = self.entered;
+        self.entered += 1;
+        if port.is_some() {
+            self.ports.insert(place, tuple);
+        }
+        self.held.insert(tuple, Held { port, place });
+        let (_, oldest) = self.ports.first_key_value()?;
+        (self.ports.len() > self.most_ports).then_some(*oldest)
+    }
+
+    /// Whether the ends were held until now.
+    fn leave(&mut self, tuple: &FlowTuple) -> bool {
+        let Some(held) = self.held.remove(tuple) else {
+            return false;
+        };
+        if held.port.is_some() {
+            self.ports.remove(&held.place);
+        }
+        true
     }
 }
 
@@ -45,22 +80,59 @@ impl Inner {
             return;
         }
         let port = entry.reservation.take();
-        let has_port = port.is_some();
-        self.time_waits.held.insert(tuple, port);
-        if has_port {
-            self.time_waits.ports.push_back(tuple);
-            while self.time_waits.ports.len() > self.time_waits.most_ports
-                && let Some(oldest) = self.time_waits.ports.pop_front()
-            {
-                self.leave_time_wait(&oldest);
-            }
+        self.leave_time_wait(&tuple);
+        if let Some(oldest) = self.time_waits.enter(tuple, port) {
+            self.leave_time_wait(&oldest);
         }
     }
 
     /// The TIME_WAIT of these ends is over, or others need the port more.
     pub(super) fn leave_time_wait(&mut self, tuple: &FlowTuple) {
-        if self.time_waits.held.remove(tuple).is_some() {
+        if self.time_waits.leave(tuple) {
             self.disown(tuple.local_addr());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn tuple(port: u16) -> FlowTuple {
+        FlowTuple::new(
+            SocketAddr::from(([10, 0, 0, 1], port)),
+            SocketAddr::from(([10, 0, 0, 2], 80)),
+        )
+    }
+
+    fn hold() -> Option<PortHold> {
+        Some(Box::new(()))
+    }
+
+    #[test]
+    fn the_oldest_port_goes_when_there_are_too_many() {
+        let mut waits = TimeWaits::with_ports(2);
+        assert_eq!(waits.enter(tuple(1), hold()), None);
+        assert_eq!(waits.enter(tuple(2), None), None, "accepted: no port");
+        assert_eq!(waits.enter(tuple(3), hold()), None);
+        assert_eq!(waits.enter(tuple(4), hold()), Some(tuple(1)));
+        assert!(waits.leave(&tuple(1)));
+        assert!(!waits.leave(&tuple(1)));
+        assert_eq!((waits.held.len(), waits.ports.len()), (3, 2));
+    }
+
+    #[test]
+    fn ends_that_were_used_again_are_as_new_as_their_last_use() {
+        let mut waits = TimeWaits::with_ports(2);
+        waits.enter(tuple(1), hold());
+        waits.enter(tuple(2), hold());
+        // A new connection between the same ends, and its TIME_WAIT.
+        assert!(waits.leave(&tuple(1)));
+        assert_eq!(waits.enter(tuple(1), hold()), None);
+        assert_eq!(waits.enter(tuple(3), hold()), Some(tuple(2)));
+        assert!(waits.leave(&tuple(2)));
+        assert_eq!(waits.enter(tuple(4), hold()), Some(tuple(1)));
     }
 }
