@@ -173,7 +173,11 @@ impl Host {
             let reserved = if asked < PORTS_ASKED_FOR {
                 self.reserve(any_port)
             } else {
-                match self.spare_sockets.from_other_half(any_port, last) {
+                let foreign = self.is_tap_address(source);
+                match self
+                    .spare_sockets
+                    .from_other_half(any_port, last, foreign)
+                {
                     Ok(port) => Ok((port.port(), Box::new(port) as PortHold)),
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
                     Err(error) => Err(error),

@@ -17,6 +17,10 @@ use super::{BindOptions, Reservation};
 /// Sockets kept of each family.
 const MOST_SPARES: usize = 64;
 
+const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Linux's default of it.
+const DEFAULT_RANGE: RangeInclusive<u16> = 32_768..=60_999;
+
 type Spares = Mutex<Vec<Socket>>;
 
 /// Sockets without a port, of each family.
@@ -56,19 +60,28 @@ impl SpareSockets {
     }
 
     /// A port of the half that the kernel does not choose from while the other has free ones: the ephemeral ports of
-    /// `like`'s other parity, one after the other from there.
+    /// `like`'s other parity, one after the other from there. `foreign` as in [`BindOptions`].
     ///
     /// # Errors
-    /// As [`Reservation::bind`], and what reading the range of ephemeral ports answers.
-    pub fn from_other_half(&self, source: SocketAddr, like: u16) -> io::Result<Reservation> {
-        let range = ephemeral_range()?;
+    /// As [`Reservation::bind`].
+    pub fn from_other_half(
+        &self,
+        source: SocketAddr,
+        like: u16,
+        foreign: bool,
+    ) -> io::Result<Reservation> {
+        let range = ephemeral_range(RANGE_FILE);
         let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
         let step = 2 * self.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let ports = (last - first).next_multiple_of(2).max(2);
         let port = first + (u32::from(like).saturating_sub(first) + step % ports) % ports;
         let mut addr = source;
         addr.set_port(port as u16);
-        Reservation::bind(addr, &BindOptions::default())
+        let options = BindOptions {
+            foreign,
+            ..BindOptions::default()
+        };
+        Reservation::bind(addr, &options)
     }
 
     fn of(&self, addr: SocketAddr) -> MutexGuard<'_, Vec<Socket>> {
@@ -78,14 +91,14 @@ impl SpareSockets {
     }
 }
 
-/// The ports that connections without one of their own get.
-fn ephemeral_range() -> io::Result<RangeInclusive<u16>> {
-    const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-    let text = std::fs::read_to_string(FILE)?;
+/// The ports that connections without one of their own get: what the kernel says, and its default where it cannot be
+/// asked (no `/proc` in a container or a chroot).
+fn ephemeral_range(file: &str) -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
     match (ports.next(), ports.next()) {
-        (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        _ => Err(io::Error::other(format!("{FILE} says {text:?}"))),
+        (Some(first), Some(last)) if first <= last => first..=last,
+        _ => DEFAULT_RANGE,
     }
 }
 
@@ -165,11 +178,11 @@ mod tests {
         let spares = Arc::new(SpareSockets::default());
         let source = loopbacks()[0];
         let like = spares.ephemeral(source).unwrap().port();
-        let range = ephemeral_range().unwrap();
+        let range = ephemeral_range(RANGE_FILE);
         // Others' connections may be in the way, or wait out TIME_WAIT there.
         let mut held = Vec::new();
         for _ in 0..20_000 {
-            match spares.from_other_half(source, like) {
+            match spares.from_other_half(source, like, false) {
                 Ok(port) => held.push(port),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
             }
@@ -181,6 +194,21 @@ mod tests {
         for port in held {
             assert!(range.contains(&port.port()) && port.port() % 2 != like % 2);
         }
+    }
+
+    #[test]
+    fn the_range_is_the_kernels_and_its_default_where_that_cannot_be_read() {
+        assert_eq!(ephemeral_range("/nowhere/at/all"), DEFAULT_RANGE);
+        let file = std::env::temp_dir().join(format!("flextcp-range-{}", std::process::id()));
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            ephemeral_range(file.to_str().unwrap())
+        };
+        assert_eq!(read("1024\t2047\n"), 1_024..=2_047);
+        for nonsense in ["", "7", "9 8", "here there"] {
+            assert_eq!(read(nonsense), DEFAULT_RANGE, "{nonsense:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]
