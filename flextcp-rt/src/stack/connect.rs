@@ -174,10 +174,7 @@ impl Host {
                 self.reserve(any_port)
             } else {
                 let foreign = self.is_tap_address(source);
-                match self
-                    .spare_sockets
-                    .from_other_half(any_port, last, foreign)
-                {
+                match self.spare_sockets.from_other_half(any_port, last, foreign) {
                     Ok(port) => Ok((port.port(), Box::new(port) as PortHold)),
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
                     Err(error) => Err(error),
