@@ -66,7 +66,7 @@ pub struct NfpConfig {
     pub secret: [u8; 16],
     /// Sizes of receive rings.
     pub recv_sizes: RecvSizes,
-    /// Whose frames are refused.
+    /// Whose frames the card refuses: at most 512 rules.
     pub filter: Filter,
     /// Every frame on the wire is ours, or the netdev's unless we listen there.
     pub own_all: bool,
@@ -165,11 +165,6 @@ impl NfpNic {
         &mut *self.bus
     }
 
-    /// Replaces the filter. Flows that are installed are not asked again.
-    pub fn set_filter(&mut self, filter: Filter) {
-        self.config.filter = filter;
-    }
-
     /// How often the card was reset after it had failed.
     pub const fn resets(&self) -> u64 {
         self.resets
@@ -231,9 +226,9 @@ impl NfpNic {
         }
     }
 
-    /// Whether a segment of no flow is kept out.
-    fn refuses(&self, tuple: &FlowTuple) -> bool {
-        !self.config.filter.allows(tuple) && !self.owned.only_connects(tuple.local_addr())
+    /// Whether the card is told which addresses and ports are ours.
+    fn tells_owned(&self) -> bool {
+        !self.config.own_all || !self.config.filter.rules().is_empty()
     }
 }
 

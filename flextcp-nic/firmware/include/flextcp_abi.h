@@ -6,7 +6,7 @@
 
 /* Sizes and versions. */
 #define FX_MAGIC 0x46585443u /* First word of the BAR: "FXTC". */
-#define FX_ABI_VERSION 0x00010000u /* Major version in the high half: a driver refuses another one. Minor version in the low half: only additions. */
+#define FX_ABI_VERSION 0x00010001u /* Major version in the high half: a driver refuses another one. Minor version in the low half: only additions. */
 #define FX_DESCRIPTOR_WORDS 8u /* Words of a descriptor. */
 #define FX_EVENT_WORDS 16u /* Words of an event. */
 #define FX_FLOW_BLOCK_WORDS 64u /* Words of a flow block in host memory. */
@@ -20,6 +20,7 @@
 #define FX_ENTRIES_SHIFT_MAX 16u /* See `ENTRIES_SHIFT_MIN`. */
 #define FX_ALIGNMENT 64u /* Alignment of everything in host memory, in bytes. */
 #define FX_LISTENERS_MAX 0x00001000u /* Owned addresses and ports that a card remembers. */
+#define FX_FILTER_MAX 0x00000200u /* Filter rules that a card holds. */
 #define FX_DELAYED_ACK_MICROS 40000u /* Microseconds that a delayed ACK waits for company, as Linux's 40 ms, unless the register says otherwise. */
 #define FX_QUANTUM 0x00010000u /* Bytes a flow may send before the next one has its turn. */
 
@@ -57,9 +58,11 @@
 #define FX_REG_CLOCK_OFFSET_MS 30u /* NIC: what the host's clock is ahead of the card's own, milliseconds. */
 #define FX_REG_CLOCK_OFFSET_NS 31u /* NIC: nanoseconds within the millisecond. */
 #define FX_REG_RSS_KEY 32u /* Where the host-written RSS (Toeplitz) key of ten words starts. */
+#define FX_REG_FILTER 42u /* Host: filter rules there are, at most `FILTER_MAX`; written after the rules, before the first `LISTEN`. */
 #define FX_REG_REGIONS 0x00000100u /* First of the region registers. */
 #define FX_REG_QUEUE_BASE 0x00000400u /* First of the queue registers. */
 #define FX_REG_COUNTERS 0x00001000u /* First of the counters. */
+#define FX_REG_FILTER_RULES 0x00002000u /* First of the filter's rules. */
 #define FX_REG_END 12288u /* Words of all this: the flow table may follow from here. */
 
 /* A region of host memory that the NIC may touch: `REG_REGIONS + i * 4 + word`. A length of 0 is no region. Host writes. */
@@ -67,6 +70,17 @@
 #define FX_REGION_ADDRESS_HIGH 1u /* Bus address, high word. */
 #define FX_REGION_LENGTH 2u /* Length in bytes. */
 #define FX_REGION_STRIDE 4u /* Words of a region. */
+
+/* A rule of the filter: `REG_FILTER_RULES + i * 8 + word`. Of those that match a segment of no flow the first decides whether it is let in; none lets it in. Host writes. */
+#define FX_RULE_REMOTE_IP 0u /* The peer's addresses: first of four words, as in the flow state. */
+#define FX_RULE_MATCH 4u /* The prefix's bits in the low byte, our port in the high half, `RULEFLAG_*` between them. */
+#define FX_RULE_STRIDE 8u /* Words of a rule. */
+
+/* Bits of `RULE_MATCH`. */
+#define FX_RULEFLAG_DENY 0x00000100u /* What matches is dropped and counted. */
+#define FX_RULEFLAG_IPV4 0x00000200u /* Matches IPv4. */
+#define FX_RULEFLAG_IPV6 0x00000400u /* Matches IPv6. */
+#define FX_RULEFLAG_PORT 0x00000800u /* Matches one port of ours. */
 
 /* A queue: `REG_QUEUE_BASE + queue * 32 + word`. */
 #define FX_QUEUE_ENABLE 0u /* Host: 1 starts the queue, 0 stops it. */
@@ -128,6 +142,7 @@
 #define FX_CAP_TX_CHECKSUM 64u /* Completes TCP checksums of raw frames (`FRAME_CHECKSUM`). */
 #define FX_CAP_TIMER 128u /* Virtual time: the timer registers are kept. */
 #define FX_CAP_EMULATED 0x00000100u /* The firmware runs in an emulator. */
+#define FX_CAP_FILTER 0x00000200u /* Applies filter rules. */
 
 /* Bits of `REG_CONFIG`. */
 #define FX_CONFIG_OWN_ALL 1u /* Frames for every address and port that no flow has are exceptions, not the netdev's: the wire is ours alone. */
@@ -169,7 +184,7 @@
 #define FX_DESC_FRAME_LENGTH 1u /* SEND_FRAME: bytes of the frame; flags are `FRAME_*`, above the operation. */
 #define FX_DESC_FRAME_LOW 3u /* SEND_FRAME: bus address, low word. */
 #define FX_DESC_FRAME_HIGH 4u /* Its high word. */
-#define FX_DESC_LISTEN_PORT 1u /* LISTEN, UNLISTEN: port in the low half; bit 16: IPv6. */
+#define FX_DESC_LISTEN_PORT 1u /* LISTEN, UNLISTEN: port in the low half, `LISTEN_*` above it. */
 #define FX_DESC_LISTEN_ADDRESS 2u /* LISTEN, UNLISTEN: first of four words of the address, as in the flow state; all zero is any. */
 #define FX_DESC_SEQUENCE 7u /* Sequence: position + 1. */
 
@@ -182,10 +197,14 @@
 #define FX_OP_LIMITS 5u /* What the slow path sets and the fast path enforces. */
 #define FX_OP_RECV_RING 6u /* Use another receive ring. Completes. */
 #define FX_OP_SEND_RING 7u /* Use another send ring. Completes. */
-#define FX_OP_LISTEN 8u /* Frames for this address and port are ours. Completes, `TAG` being word 6. */
+#define FX_OP_LISTEN 8u /* Frames for this address and port are ours; once more, with other flags. Completes, `TAG` being word 6. */
 #define FX_OP_UNLISTEN 9u /* They are the netdev's again. Completes. */
 #define FX_OP_SEND_FRAME 10u /* Send a frame of the slow path; `CONTROL_FRAMES_SENT` tells when it was read. */
 #define FX_OP_SNAPSHOT 11u /* Read the flow's state into its block without taking it. Completes when it is there. */
+
+/* Bits of `DESC_LISTEN_PORT`. */
+#define FX_LISTEN_IPV6 0x00010000u /* An IPv6 address. */
+#define FX_LISTEN_CONNECTS 0x00020000u /* LISTEN: connections have it and nobody listens there, so that the filter keeps nobody out. */
 
 /* `DESC_INSTALL_FLAGS`. */
 #define FX_INSTALL_KERNEL 1u /* Frames of the tuple go to the netdev; the block needs only tuple and flags. */

@@ -15,7 +15,7 @@ static void refuse(
 {
     fx_u32 flow;
     if ((hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) == 0u) {
-        if (!fx_whose(w, fx_min(length, FX_PEEK_BYTES), p) || !fx_owned(nic, p)) {
+        if (!fx_whose(w, fx_min(length, FX_PEEK_BYTES), p) || fx_owned(nic, p) == 0u) {
             not_ours(nic, packet, length);
             return;
         }
@@ -48,11 +48,12 @@ static void unknown(struct fx_nic *nic, fx_u32 item, FX_LOCAL const fx_u32 *p)
 {
     FX_MEM fx_u32 *words = fx_item(nic, item);
     fx_u32 icmp = p[FX_PKT_FLAGS] & FX_PKTFLAG_ICMP;
+    fx_u32 owned = fx_owned(nic, p);
     fx_u32 mask = hal_register(nic, FX_REG_RSS_MASK);
     fx_u32 queue = 0u;
     fx_u32 key[10];
     fx_u32 i;
-    if (!fx_owned(nic, p)) {
+    if (owned == 0u) {
         not_ours(nic, words[ITEM_PACKET] - 1u, words[ITEM_LENGTH]);
         words[ITEM_PACKET] = 0u;
         fx_item_free(nic, item);
@@ -66,6 +67,11 @@ static void unknown(struct fx_nic *nic, fx_u32 item, FX_LOCAL const fx_u32 *p)
         if (queue >= nic->queues || fx_queue(nic, queue)[QS_ENABLED] == 0u) {
             queue = 0u;
         }
+    }
+    if (icmp == 0u && owned == LISTENER_LISTENS && !fx_admits(nic, p)) {
+        fx_add(nic, queue, FILTERED, 1u);
+        fx_item_free(nic, item);
+        return;
     }
     if (fx_event_frame(
             nic, item, queue, FX_EVENT_NO_FLOW, 0u, icmp != 0u ? FX_REASON_ICMP : FX_REASON_NO_FLOW, 0u)) {

@@ -96,11 +96,13 @@ static int complete(struct fx_nic *nic, fx_u32 queue, FX_MEM const fx_u32 *d, fx
 static int listen(struct fx_nic *nic, fx_u32 queue, FX_MEM const fx_u32 *d, fx_u32 on)
 {
     fx_u32 address[4];
-    fx_u32 port = d[FX_DESC_LISTEN_PORT];
+    fx_u32 port = d[FX_DESC_LISTEN_PORT] & (0xffffu | FX_LISTEN_IPV6);
+    fx_u32 connects = d[FX_DESC_LISTEN_PORT] & FX_LISTEN_CONNECTS;
+    fx_u32 as = on == 0u ? 0u : connects != 0u ? LISTENER_CONNECTS : LISTENER_LISTENS;
     fx_u32 item;
     fx_u32 position;
     fx_u32 i;
-    if ((port & ~0x1ffffu) != 0u) {
+    if (d[FX_DESC_LISTEN_PORT] != (port | connects)) {
         return complete(nic, queue, d, FX_DONE_UNSUPPORTED);
     }
     item = new_item(nic, queue, d);
@@ -114,7 +116,7 @@ static int listen(struct fx_nic *nic, fx_u32 queue, FX_MEM const fx_u32 *d, fx_u
     for (i = 0u; i < 4u; i++) {
         address[i] = d[FX_DESC_LISTEN_ADDRESS + i];
     }
-    fx_complete(nic, FX_ENGINE_CONTEXT, item, queue, position, fx_listen(nic, address, port, on), 0u, 0u);
+    fx_complete(nic, FX_ENGINE_CONTEXT, item, queue, position, fx_listen(nic, address, port, as), 0u, 0u);
     return TAKEN;
 }
 

@@ -1,7 +1,7 @@
 /* Start, reset, clock, queues: what the host asks for in registers. */
 #include "nic.h"
 
-#define FIRMWARE_VERSION 0x00010000u
+#define FIRMWARE_VERSION 0x00010001u
 
 int fx_running(struct fx_nic *nic)
 {
@@ -168,6 +168,7 @@ static void clear_all(struct fx_nic *nic)
         hal_set_register(nic, i, 0u);
     }
     hal_set_register(nic, FX_REG_CONFIG, 0u);
+    hal_set_register(nic, FX_REG_FILTER, 0u);
     hal_set_register(nic, FX_REG_DELAYED_ACK, 0u);
     hal_set_register(nic, FX_REG_SUPER_FRAME, 0u);
     hal_set_register(nic, FX_REG_RSS_MASK, 0u);
@@ -183,7 +184,7 @@ void fx_boot(struct fx_nic *nic, fx_u32 mtu, fx_u32 mac_high, fx_u32 mac_low, fx
     hal_set_register(
         nic, FX_REG_CAPABILITIES,
         capabilities | FX_CAP_IPV4 | FX_CAP_IPV6 | FX_CAP_TIMESTAMPS | FX_CAP_ECN | FX_CAP_PACING | FX_CAP_RX_CHECKSUM |
-            FX_CAP_TX_CHECKSUM);
+            FX_CAP_TX_CHECKSUM | FX_CAP_FILTER);
     hal_set_register(nic, FX_REG_EPOCH, hal_register(nic, FX_REG_EPOCH) + 1u);
     hal_set_register(nic, FX_REG_QUEUES, nic->queues);
     hal_set_register(nic, FX_REG_FLOWS_PER_QUEUE, nic->flows_per_queue);

@@ -133,8 +133,10 @@
 /* The index of the flow table: buckets of eight flows + 1; a flow is in one of two. */
 #define FX_BUCKET 8u
 
-/* An owned address and port: used, port and family, four words of address. */
+/* An owned address and port: how, port and family, four words of address. */
 #define LISTENER_WORDS 6u
+#define LISTENER_LISTENS 1u
+#define LISTENER_CONNECTS 2u /* only connections have it: what comes there is not filtered */
 
 /* Tags of DMA: whom it is for. */
 #define TAG_FLOW 0x10000000u
@@ -200,8 +202,11 @@ void fx_complete(
 fx_u32 fx_table_find(struct fx_nic *nic, FX_LOCAL const fx_u32 *tuple, fx_u32 ipv6);
 fx_u32 fx_table_insert(struct fx_nic *nic, FX_LOCAL const fx_u32 *tuple, fx_u32 ipv6, fx_u32 flow);
 void fx_table_remove(struct fx_nic *nic, FX_LOCAL const fx_u32 *tuple, fx_u32 ipv6, fx_u32 flow);
-int fx_owned(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet);
-fx_u32 fx_listen(struct fx_nic *nic, FX_LOCAL const fx_u32 *address, fx_u32 port, fx_u32 on);
+fx_u32 fx_owned(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet);
+fx_u32 fx_listen(struct fx_nic *nic, FX_LOCAL const fx_u32 *address, fx_u32 port, fx_u32 as);
+
+/* me/filter.c */
+int fx_admits(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet);
 
 /* me/context.c, me/classify.c */
 int fx_context_step(struct fx_nic *nic);

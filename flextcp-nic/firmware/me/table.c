@@ -153,18 +153,21 @@ static void close_gap(struct fx_nic *nic, fx_u32 gap)
     nic->listeners[gap * LISTENER_WORDS] = 0u;
 }
 
-/* Makes an address and port the host's, or the netdev's again: FX_DONE_*. `port` has the family in bit 16. */
-fx_u32 fx_listen(struct fx_nic *nic, FX_LOCAL const fx_u32 *address, fx_u32 port, fx_u32 on)
+/* Makes an address and port the host's (LISTENER_*), or the netdev's again (0): FX_DONE_*. `port` has the family in bit 16. */
+fx_u32 fx_listen(struct fx_nic *nic, FX_LOCAL const fx_u32 *address, fx_u32 port, fx_u32 as)
 {
     fx_u32 at = find_listener(nic, address, port);
     FX_MEM fx_u32 *words = nic->listeners + at * LISTENER_WORDS;
     fx_u32 i;
-    if ((words[0] != 0u) == (on != 0u)) {
+    if (as == 0u) {
+        if (words[0] != 0u) {
+            close_gap(nic, at);
+            nic->listening -= 1u;
+        }
         return FX_DONE_OK;
     }
-    if (on == 0u) {
-        close_gap(nic, at);
-        nic->listening -= 1u;
+    if (words[0] != 0u) {
+        words[0] = as;
         return FX_DONE_OK;
     }
     /* One stays empty: searches end there. */
@@ -176,25 +179,28 @@ fx_u32 fx_listen(struct fx_nic *nic, FX_LOCAL const fx_u32 *address, fx_u32 port
     for (i = 0u; i < 4u; i++) {
         words[2u + i] = address[i];
     }
-    words[0] = 1u;
+    words[0] = as;
     return FX_DONE_OK;
 }
 
-/* Whether a segment's destination is the host's. */
-int fx_owned(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet)
+/* Whose a segment's destination is: 0 is the netdev's, else how the host has it, LISTENER_*. */
+fx_u32 fx_owned(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet)
 {
     fx_u32 any[4];
     fx_u32 port = packet[FX_PKT_PORTS] >> 16;
-    if ((hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) != 0u) {
-        return 1;
-    }
+    fx_u32 own;
+    fx_u32 wild;
     if ((packet[FX_PKT_FLAGS] & FX_PKTFLAG_IPV6) != 0u) {
-        port |= 0x10000u;
+        port |= FX_LISTEN_IPV6;
     }
     any[0] = 0u;
     any[1] = 0u;
     any[2] = 0u;
     any[3] = 0u;
-    return nic->listeners[find_listener(nic, packet + FX_PKT_LOCAL_IP, port) * LISTENER_WORDS] != 0u ||
-        nic->listeners[find_listener(nic, any, port) * LISTENER_WORDS] != 0u;
+    own = nic->listeners[find_listener(nic, packet + FX_PKT_LOCAL_IP, port) * LISTENER_WORDS];
+    wild = nic->listeners[find_listener(nic, any, port) * LISTENER_WORDS];
+    if (own == LISTENER_CONNECTS && wild != LISTENER_LISTENS) {
+        return LISTENER_CONNECTS;
+    }
+    return own != 0u || wild != 0u || (hal_register(nic, FX_REG_CONFIG) & FX_CONFIG_OWN_ALL) != 0u ? LISTENER_LISTENS : 0u;
 }

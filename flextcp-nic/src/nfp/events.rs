@@ -166,10 +166,6 @@ impl NfpNic {
         if self.excluded.contains_key(&tuple) {
             return;
         }
-        if reason != Reason::HostOwned && matches!(packet, Packet::Tcp(_)) && self.refuses(&tuple) {
-            self.counters.filtered += 1;
-            return;
-        }
         self.deliver(frame, &packet, reason, None, sink);
     }
 

@@ -13,7 +13,7 @@ use crate::nic::{FlowBuffers, FlowProgress, InstallError, InstallErrorKind, Stal
 use crate::port::{PortFull, TxFrame};
 use crate::queue::abi::{
     constant, control, descriptor, flow_block, flow_entry, flow_local, flow_status, frame_flag,
-    install_flag, local_flag, operation, queue_register,
+    install_flag, listen_flag, local_flag, operation, queue_register,
 };
 use crate::queue::ring::Descriptor;
 use crate::soft::owners::Owners;
@@ -114,10 +114,8 @@ impl NfpNic {
 
     /// After a reset: what the card forgot of listeners and of the kernel's connections.
     pub(super) fn ask_again(&mut self) {
-        if !self.config.own_all {
-            for local in self.owned.addresses().collect::<Vec<_>>() {
-                self.push(listen_descriptor(operation::LISTEN, local));
-            }
+        for local in self.owned.addresses().collect::<Vec<_>>() {
+            self.tell_owner(local);
         }
         for tuple in std::mem::take(&mut self.excluded).into_keys() {
             if let Err(error) = self.install_kernel(tuple) {
@@ -340,29 +338,26 @@ impl NfpNic {
         local: SocketAddr,
         of: fn(&mut Owners) -> &mut u32,
     ) -> io::Result<()> {
+        let full = self.tells_owned()
+            && self.owned.addresses().count() + 1 >= constant::LISTENERS_MAX as usize;
+        let listened = self.owned.has_listener(local);
         let Self {
-            owned,
-            steering,
-            backlog,
-            config,
-            ..
+            owned, steering, ..
         } = self;
-        let count = owned.addresses().count();
         owned.take(local, of, || {
-            if !config.own_all {
-                if count + 1 >= constant::LISTENERS_MAX as usize {
-                    return Err(io::Error::new(
-                        io::ErrorKind::QuotaExceeded,
-                        format!(
-                            "the card remembers {} addresses and ports, and all are in use; close listeners or connections",
-                            constant::LISTENERS_MAX - 1
-                        ),
-                    ));
-                }
-                backlog.push_back(listen_descriptor(operation::LISTEN, local));
+            if full {
+                return Err(io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    format!(
+                        "the card remembers {} addresses and ports, and all are in use; close listeners or connections",
+                        constant::LISTENERS_MAX - 1
+                    ),
+                ));
             }
             steering.own(local)
-        })
+        })?;
+        self.tell_change(local, listened);
+        Ok(())
     }
 
     pub(super) fn give_back(
@@ -370,19 +365,32 @@ impl NfpNic {
         local: SocketAddr,
         of: fn(&mut Owners) -> &mut u32,
     ) -> io::Result<()> {
+        let listened = self.owned.has_listener(local);
         let Self {
-            owned,
-            steering,
-            backlog,
-            config,
-            ..
+            owned, steering, ..
         } = self;
-        owned.give_back(local, of, || {
-            if !config.own_all {
-                backlog.push_back(listen_descriptor(operation::UNLISTEN, local));
-            }
-            steering.disown(local)
-        })
+        let result = owned.give_back(local, of, || steering.disown(local));
+        self.tell_change(local, listened);
+        result
+    }
+
+    /// Tells the card what became of an address: before, somebody listened there, nobody did, or it was not ours (`None`).
+    fn tell_change(&mut self, local: SocketAddr, before: Option<bool>) {
+        if self.owned.has_listener(local) != before {
+            self.tell_owner(local);
+        }
+    }
+
+    fn tell_owner(&mut self, local: SocketAddr) {
+        if !self.tells_owned() {
+            return;
+        }
+        let (operation, flags) = match self.owned.has_listener(local) {
+            Some(true) => (operation::LISTEN, 0),
+            Some(false) => (operation::LISTEN, listen_flag::CONNECTS),
+            None => (operation::UNLISTEN, 0),
+        };
+        self.push(listen_descriptor(operation, flags, local));
     }
 
     pub(super) fn request_exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
@@ -429,10 +437,10 @@ impl NfpNic {
     }
 }
 
-fn listen_descriptor(operation: u32, local: SocketAddr) -> Descriptor {
-    let mut port = u32::from(local.port());
+fn listen_descriptor(operation: u32, flags: u32, local: SocketAddr) -> Descriptor {
+    let mut port = u32::from(local.port()) | flags;
     if matches!(local.ip(), IpAddr::V6(_)) {
-        port |= 1 << 16;
+        port |= listen_flag::IPV6;
     }
     let mut descriptor = Descriptor::new(operation).with(descriptor::LISTEN_PORT, port);
     for (word, value) in (descriptor::LISTEN_ADDRESS..).zip(ip_words(local.ip())) {

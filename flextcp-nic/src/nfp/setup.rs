@@ -1,6 +1,7 @@
 //! Bringing a card up, and again after it failed.
 
 use std::io;
+use std::net::IpAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread;
@@ -11,11 +12,14 @@ use super::flows::Flows;
 use super::memory::{QueueMemory, Sizes};
 use super::{CardCounters, NfpConfig, NfpNic};
 use crate::buffer::DmaRegion;
+use crate::flow::fields::ip_words;
 use crate::nic::{Capabilities, NicCounters};
 use crate::queue::abi::{
-    completion, config, constant, failure, queue_register, queue_status, region, register, status,
+    capability, completion, config, constant, failure, filter_rule, queue_register, queue_status,
+    region, register, rule_flag, status,
 };
 use crate::queue::ring::{DESCRIPTOR_WORDS, DescriptorProducer, EVENT_WORDS, EventConsumer};
+use crate::soft::filter::{Filter, Verdict};
 use crate::soft::owners::Owned;
 use crate::steer::Steering;
 use crate::time::Instant;
@@ -95,6 +99,24 @@ fn identify(bus: &dyn Bus) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the card can apply the filter: nobody does in its place.
+fn filter_fits(bus: &dyn Bus, filter: &Filter) -> io::Result<()> {
+    let rules = filter.rules().len();
+    let most = match bus.read(register::CAPABILITIES) & capability::FILTER {
+        0 => 0,
+        _ => constant::FILTER_MAX as usize,
+    };
+    if rules <= most {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "the card's firmware holds {most} filter rules, and there are {rules}: join some of filter (FLEXTCP_FILTER), or set nic (FLEXTCP_NIC) to soft"
+        ),
+    ))
+}
+
 /// Has the card forget everything.
 fn reset(bus: &mut dyn Bus, now: Instant) -> io::Result<()> {
     let mut ticket = bus.read(register::RESET_DONE).wrapping_add(1);
@@ -122,6 +144,34 @@ const fn low(address: u64) -> u32 {
 
 const fn high(address: u64) -> u32 {
     (address >> 32) as u32
+}
+
+/// The filter, as the card reads it.
+fn write_filter(bus: &mut dyn Bus, filter: &Filter) {
+    let mut at = register::FILTER_RULES;
+    for rule in filter.rules() {
+        let mut word = match rule.remote.map(|prefix| prefix.address()) {
+            None => rule_flag::IPV4 | rule_flag::IPV6,
+            Some(IpAddr::V4(_)) => rule_flag::IPV4,
+            Some(IpAddr::V6(_)) => rule_flag::IPV6,
+        };
+        if let Some(prefix) = rule.remote {
+            word |= u32::from(prefix.bits());
+            for (to, value) in (at + filter_rule::REMOTE_IP..).zip(ip_words(prefix.address())) {
+                bus.write(to, value);
+            }
+        }
+        if let Some(port) = rule.local_port {
+            word |= rule_flag::PORT | u32::from(port) << 16;
+        }
+        if rule.verdict == Verdict::Deny {
+            word |= rule_flag::DENY;
+        }
+        bus.write(at + filter_rule::MATCH, word);
+        at += filter_rule::STRIDE;
+    }
+    // `open` saw that they are few enough.
+    bus.write(register::FILTER, filter.rules().len() as u32);
 }
 
 fn configure(
@@ -153,6 +203,7 @@ fn configure(
         bus.write(register::SUPER_FRAME, most.saturating_sub(headers));
     }
     bus.write(register::CONFIG, bits);
+    write_filter(bus, &nic_config.filter);
     let secret = u128::from_le_bytes(nic_config.secret);
     bus.write(register::HASH_KEY_LOW, secret as u32);
     bus.write(register::HASH_KEY_HIGH, (secret >> 32) as u32);
@@ -240,6 +291,7 @@ pub(super) fn open(
     config: NfpConfig,
 ) -> io::Result<NfpNic> {
     identify(&*bus)?;
+    filter_fits(&*bus, &config.filter)?;
     let flows = bus.read(register::FLOWS_PER_QUEUE);
     let memory = QueueMemory::new(Sizes {
         descriptors_shift: DESCRIPTORS_SHIFT,

@@ -10,15 +10,15 @@ mod step;
 mod table;
 
 pub use device::{
-    capability, config, constant, control, counter, failure, queue_register, queue_status, region,
-    register, status,
+    capability, config, constant, control, counter, failure, filter_rule, queue_register,
+    queue_status, region, register, rule_flag, status,
 };
 pub use flow::{
     flow_block, flow_entry, flow_flag, flow_local, flow_state, flow_status, local_flag,
 };
 pub use rings::{
     cause, completion, descriptor, event, event_flag, event_kind, frame_flag, install_flag,
-    operation, reason,
+    listen_flag, operation, reason,
 };
 pub use step::{ack_due, packet, packet_flag, received, received_flag, send, verdict, wait};
 pub use table::{Item, Table};

@@ -23,6 +23,16 @@ impl Prefix {
         }
     }
 
+    /// An address that starts with these bits.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many bits they are.
+    pub const fn bits(&self) -> u8 {
+        self.len
+    }
+
     /// Whether `address` starts with these bits.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {

@@ -58,6 +58,11 @@ impl Owned {
         self.0.keys().copied()
     }
 
+    /// Whether somebody listens at the address; `None`: it is not ours.
+    pub(crate) fn has_listener(&self, local: SocketAddr) -> Option<bool> {
+        self.0.get(&local).map(|owners| owners.listeners > 0)
+    }
+
     /// Whether connections own the address and nobody listens there.
     pub(crate) fn only_connects(&self, local: SocketAddr) -> bool {
         let any: IpAddr = match local.ip() {

@@ -8,7 +8,7 @@ tables! {
         /// First word of the BAR: "FXTC".
         MAGIC = 0x4658_5443;
         /// Major version in the high half: a driver refuses another one. Minor version in the low half: only additions.
-        ABI_VERSION = 0x0001_0000;
+        ABI_VERSION = 0x0001_0001;
         /// Words of a descriptor.
         DESCRIPTOR_WORDS = 8;
         /// Words of an event.
@@ -35,6 +35,8 @@ tables! {
         ALIGNMENT = 64;
         /// Owned addresses and ports that a card remembers.
         LISTENERS_MAX = 4096;
+        /// Filter rules that a card holds.
+        FILTER_MAX = 512;
         /// Microseconds that a delayed ACK waits for company, as Linux's 40 ms, unless the register says otherwise.
         DELAYED_ACK_MICROS = 40_000;
         /// Bytes a flow may send before the next one has its turn.
@@ -109,12 +111,16 @@ tables! {
         CLOCK_OFFSET_NS = 31;
         /// Where the host-written RSS (Toeplitz) key of ten words starts.
         RSS_KEY = 32;
+        /// Host: filter rules there are, at most `FILTER_MAX`; written after the rules, before the first `LISTEN`.
+        FILTER = 42;
         /// First of the region registers.
         REGIONS = 0x100;
         /// First of the queue registers.
         QUEUE_BASE = 0x400;
         /// First of the counters.
         COUNTERS = 0x1000;
+        /// First of the filter's rules.
+        FILTER_RULES = 0x2000;
         /// Words of all this: the flow table may follow from here.
         END = 0x3000;
     }
@@ -129,6 +135,29 @@ tables! {
         LENGTH = 2;
         /// Words of a region.
         STRIDE = 4;
+    }
+
+    /// A rule of the filter: `REG_FILTER_RULES + i * 8 + word`. Of those that match a segment of no flow the first decides
+    /// whether it is let in; none lets it in. Host writes.
+    filter_rule "RULE_" {
+        /// The peer's addresses: first of four words, as in the flow state.
+        REMOTE_IP = 0;
+        /// The prefix's bits in the low byte, our port in the high half, `RULEFLAG_*` between them.
+        MATCH = 4;
+        /// Words of a rule.
+        STRIDE = 8;
+    }
+
+    /// Bits of `RULE_MATCH`.
+    rule_flag "RULEFLAG_" {
+        /// What matches is dropped and counted.
+        DENY = 1 << 8;
+        /// Matches IPv4.
+        IPV4 = 1 << 9;
+        /// Matches IPv6.
+        IPV6 = 1 << 10;
+        /// Matches one port of ours.
+        PORT = 1 << 11;
     }
 
     /// A queue: `REG_QUEUE_BASE + queue * 32 + word`.
@@ -251,6 +280,8 @@ tables! {
         TIMER = 1 << 7;
         /// The firmware runs in an emulator.
         EMULATED = 1 << 8;
+        /// Applies filter rules.
+        FILTER = 1 << 9;
     }
 
     /// Bits of `REG_CONFIG`.

@@ -39,7 +39,7 @@ tables! {
         FRAME_LOW = 3;
         /// Its high word.
         FRAME_HIGH = 4;
-        /// LISTEN, UNLISTEN: port in the low half; bit 16: IPv6.
+        /// LISTEN, UNLISTEN: port in the low half, `LISTEN_*` above it.
         LISTEN_PORT = 1;
         /// LISTEN, UNLISTEN: first of four words of the address, as in the flow state; all zero is any.
         LISTEN_ADDRESS = 2;
@@ -65,7 +65,7 @@ tables! {
         RECV_RING = 6;
         /// Use another send ring. Completes.
         SEND_RING = 7;
-        /// Frames for this address and port are ours. Completes, `TAG` being word 6.
+        /// Frames for this address and port are ours; once more, with other flags. Completes, `TAG` being word 6.
         LISTEN = 8;
         /// They are the netdev's again. Completes.
         UNLISTEN = 9;
@@ -73,6 +73,14 @@ tables! {
         SEND_FRAME = 10;
         /// Read the flow's state into its block without taking it. Completes when it is there.
         SNAPSHOT = 11;
+    }
+
+    /// Bits of `DESC_LISTEN_PORT`.
+    listen_flag "LISTEN_" {
+        /// An IPv6 address.
+        IPV6 = 1 << 16;
+        /// LISTEN: connections have it and nobody listens there, so that the filter keeps nobody out.
+        CONNECTS = 1 << 17;
     }
 
     /// `DESC_INSTALL_FLAGS`.

@@ -123,6 +123,23 @@ impl Model {
         Filter::new(self.filter.clone())
     }
 
+    /// A filter rule about this world's addresses and ports.
+    #[cfg(feature = "firmware")]
+    pub(crate) fn any_rule(rng: &mut Rng) -> Rule {
+        let verdict = rng.pick(&["allow", "deny"]);
+        let last = *rng.pick(&[2, 66, 70, 130]);
+        let remote = match rng.below(5) {
+            0 => "any".to_owned(),
+            1 => format!("{}/{}", v4(last), rng.below(33)),
+            2 => format!("{}/{}", v4(last), 24 + rng.below(9)),
+            3 => format!("{}/{}", v6(last), rng.below(129)),
+            _ => format!("{}/{}", v6(last), 120 + rng.below(9)),
+        };
+        let port = rng.pick(&["", " port 80", " port 443", " port 40000"]);
+        let text = format!("{verdict} {remote}{port}");
+        text.parse().expect("the rule is well-formed")
+    }
+
     /// A frame's ends: local, then remote.
     pub(crate) fn ends(&self, rng: &mut Rng) -> ((IpAddr, u16), (IpAddr, u16)) {
         match rng.below(10) {
