@@ -71,6 +71,9 @@ struct Options {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Rounds at once, on paths of their own (path)
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: u8,
     /// Exit with an error when a target is missed
     #[arg(long)]
     strict: bool,
@@ -184,6 +187,7 @@ fn measure_path(options: &Options) -> Result<bool, Box<dyn Error>> {
         rounds,
         quick: options.quick,
         only: &options.only,
+        jobs: options.jobs.into(),
     };
     let report = bench.run()?;
     println!("{}", report.table());

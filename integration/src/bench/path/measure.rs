@@ -1,7 +1,10 @@
 //! The rounds: who is measured when.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path as File;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use flextcp_nic::port::impair::ImpairConfig;
@@ -26,6 +29,8 @@ pub struct Bench<'a> {
     pub quick: bool,
     /// Only what has this in its name.
     pub only: &'a str,
+    /// Rounds at once, on paths of their own.
+    pub jobs: usize,
 }
 
 impl Bench<'_> {
@@ -90,13 +95,36 @@ impl Bench<'_> {
         Ok(run)
     }
 
+    /// Plays rounds, some at once, and returns what came of them in their order.
+    fn rounds<T: Send>(&self, play: impl Fn(usize) -> io::Result<T> + Sync) -> io::Result<Vec<T>> {
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(BTreeMap::new());
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.clamp(1, self.rounds.max(1)) {
+                scope.spawn(|| {
+                    loop {
+                        let round = next.fetch_add(1, Ordering::Relaxed);
+                        if round >= self.rounds {
+                            break;
+                        }
+                        let result = play(round);
+                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        done.insert(round, result);
+                    }
+                });
+            }
+        });
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.into_values().collect()
+    }
+
     fn cell(&self, cell: Cell) -> io::Result<Row> {
-        let mut pairs = Pair::ALL.map(|pair| (pair, Vec::<Transfer>::new()));
-        for round in 0..self.rounds {
+        let rounds = self.rounds(|round| {
             let config = cell.config(SEED + round as u64);
-            for turn in 0..pairs.len() {
+            let mut transfers = Vec::new();
+            for turn in 0..Pair::ALL.len() {
                 // The order changes from round to round, so that a drift of the machine favours none.
-                let (pair, transfers) = &mut pairs[(turn + round) % Pair::ALL.len()];
+                let pair = Pair::ALL[(turn + round) % Pair::ALL.len()];
                 let (sender, receiver) = pair.stacks();
                 let flow = Flow {
                     sender,
@@ -105,16 +133,21 @@ impl Bench<'_> {
                 };
                 let name = format!("{cell}, round {}, {}", round + 1, pair.name());
                 let run = self.measure(&name, &config, &[flow], cell.length(self.quick))?;
-                transfers.extend(run.transfers);
+                transfers.extend(run.transfers.into_iter().map(|transfer| (pair, transfer)));
             }
+            Ok(transfers)
+        })?;
+        let mut pairs = Pair::ALL.map(|pair| (pair, Vec::<Transfer>::new()));
+        for (pair, transfer) in rounds.into_iter().flatten() {
+            let of = pairs.iter_mut().filter(|(other, _)| *other == pair);
+            of.for_each(|(_, transfers)| transfers.push(transfer.clone()));
         }
         Ok(Row::new(cell.to_string(), &pairs))
     }
 
     fn sharing(&self) -> io::Result<Check> {
         let length = Duration::from_secs(if self.quick { 5 } else { 60 });
-        let mut shares = Vec::new();
-        for round in 0..self.rounds {
+        let shares = self.rounds(|round| {
             let mut flows = [StackKind::Flex, StackKind::Kernel].map(|stack| Flow {
                 sender: stack,
                 receiver: stack,
@@ -134,8 +167,8 @@ impl Bench<'_> {
                     .sum::<f64>()
             };
             let (ours, linux) = (of(StackKind::Flex), of(StackKind::Kernel));
-            shares.push(ours / (ours + linux).max(f64::MIN_POSITIVE));
-        }
+            Ok(ours / (ours + linux).max(f64::MIN_POSITIVE))
+        })?;
         let name = format!(
             "share of ours beside one Linux CUBIC flow, 20 ms, {} s",
             length.as_secs()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use flextcp_nic::port::impair::ImpairConfig;
 use serde::Serialize;
 
+use crate::netns::VethPair;
 use crate::path::record::Records;
 use crate::path::{Direction, Path};
 use crate::peer::Outcome;
@@ -32,11 +33,11 @@ pub struct Flow {
 /// A measured transfer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Transfer {
-    /// Payload that the receiver got, Mbit/s.
+    /// Payload that the receiver read, Mbit/s.
     pub goodput: f64,
     /// Its bytes.
     pub bytes: u64,
-    /// From the first byte written to the receiver's word that it has the last.
+    /// From before the receiver connects to the last byte that it counts.
     pub seconds: f64,
     /// How often connections were handed to the NIC, by processes of our stack.
     pub offloaded: u64,
@@ -57,7 +58,9 @@ pub struct Run {
     pub queue: Vec<u32>,
 }
 
-/// Runs `flows` at once over a fresh path, each for `length`; `program` is the benchmark itself, which plays the peers.
+/// Runs `flows` at once over a fresh path; `program` is the benchmark itself, which plays the peers. The receivers connect,
+/// read for `length` and reset: time ends a transfer, not the bytes that a sender wrote ahead, which take minutes on a bad
+/// path.
 ///
 /// # Errors
 /// When the namespaces cannot be made, or a peer fails or hangs.
@@ -85,12 +88,12 @@ pub fn run(
     };
     let mut servers = Vec::new();
     for (index, flow) in flows.iter().enumerate() {
-        let mut command = path.b.command(program);
-        let listen = SocketAddr::new(path.server_ip(false), 0).to_string();
+        let mut command = path.a.command(program);
+        let listen = SocketAddr::new(VethPair::A_V4, 0).to_string();
         command
-            .args(["peer", "serve", "--stack", flow.receiver.name()])
+            .args(["peer", "serve", "--stack", flow.sender.name()])
             .args(["--listen", &listen]);
-        environment(&mut command, flow.receiver, index);
+        environment(&mut command, flow.sender, index);
         let mut server = Process::spawn(command)?;
         let address = server.wait_line(START, "the server to listen", |line| {
             line.strip_prefix("listening on ")?
@@ -102,19 +105,19 @@ pub fn run(
     }
     let mut clients = Vec::new();
     for (index, (flow, (_, address))) in flows.iter().zip(&servers).enumerate() {
-        let mut command = path.a.command(program);
+        let mut command = path.b.command(program);
         command
-            .args(["peer", "load", "--stack", flow.sender.name()])
-            .args(["--work", "upload", "--server", &address.to_string()])
+            .args(["peer", "load", "--stack", flow.receiver.name()])
+            .args(["--work", "download", "--server", &address.to_string()])
             .args(["--millis", &length.as_millis().to_string()]);
-        environment(&mut command, flow.sender, index);
+        environment(&mut command, flow.receiver, index);
         clients.push(Process::spawn(command)?);
     }
     let mut outcomes = Vec::new();
     for (client, (server, _)) in clients.into_iter().zip(&servers) {
         let client = client
-            // What waits in a send buffer has to get through, too.
-            .finish(length * 3 + Duration::from_secs(120))
+            // A read may wait for some timeouts in a row.
+            .finish(length * 3 + Duration::from_secs(60))
             .map_err(|error| {
                 let (server, records) = (server.stderr(), path.emulator().records());
                 io::Error::new(
