@@ -9,7 +9,7 @@
 //! | [`bus`] | what the driver needs of the way to a card |
 //! | `emulator` | the firmware, compiled for the host, over any port (feature `firmware`) |
 //! | [`process`] | the emulated card as a process of its own |
-//! | [`pcie`] | a card on PCIe: found and mapped, **never run on hardware** |
+//! | [`pcie`] | a card on PCIe, **never run on hardware** |
 //! | `memory`, `regions` | the host memory of a queue; at which bus addresses memory is |
 //! | `setup` | bringing a card up, and again after a reset |
 //! | `flows` | who is installed, and what is to be told of it |

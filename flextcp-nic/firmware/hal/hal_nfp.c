@@ -433,6 +433,12 @@ void hal_interrupt(struct fx_nic *nic, fx_u32 queue)
 #define FX_ENGINE_GROUP 0u
 #endif
 
+/* The card's hardware address, from the Makefile: where the card keeps its own is the vendor's to tell. */
+#if !defined(FX_MAC_HIGH)
+#define FX_MAC_HIGH 0x02000000u
+#define FX_MAC_LOW 0x00010000u
+#endif
+
 static struct fx_nic card;
 
 int main(void)
@@ -458,7 +464,7 @@ int main(void)
         for (i = 0u; i < PACKETS; i++) {
             forget_packet(i);
         }
-        fx_boot(&card, 1500u, 0u, 0u, FX_REG_END, 0u);
+        fx_boot(&card, 1500u, FX_MAC_HIGH, FX_MAC_LOW, FX_REG_END, 0u);
     }
     for (;;) {
         switch (FX_ENGINE_KIND) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{
@@ -24,6 +25,8 @@ pub struct DmaRegion {
     len: usize,
     /// What another process maps to share them.
     fd: Option<OwnedFd>,
+    /// A device knows where the pages are.
+    pinned: AtomicBool,
 }
 
 // SAFETY: the region is plain memory; whoever hands out parts of it excludes data races.
@@ -102,7 +105,12 @@ impl DmaRegion {
 
     fn from_mapping(base: *mut u8, len: usize, fd: Option<OwnedFd>) -> io::Result<Arc<Self>> {
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { base, len, fd }))
+        Ok(Arc::new(Self {
+            base,
+            len,
+            fd,
+            pinned: AtomicBool::new(false),
+        }))
     }
 
     fn size(len: usize) -> usize {
@@ -135,8 +143,16 @@ impl DmaRegion {
         (offset.checked_add(len)? <= self.len).then_some(offset)
     }
 
+    /// Keeps the pages of freed blocks: a device reaches them where they are.
+    pub(crate) fn pin(&self) {
+        self.pinned.store(true, Ordering::Release);
+    }
+
     /// Gives the pages of a freed block back; they are zero when they are next touched.
     fn forget(&self, offset: usize, len: usize) {
+        if self.pinned.load(Ordering::Acquire) {
+            return;
+        }
         let advice = if self.fd.is_some() {
             Advice::LinuxRemove
         } else {

@@ -197,6 +197,12 @@ impl Emulator {
         self.hooks().interrupts
     }
 
+    /// Makes a region reachable at an address that the host chose.
+    #[cfg(test)]
+    pub(super) fn map_at(&mut self, address: u64, region: &Arc<DmaRegion>) {
+        self.hooks_mut().dma.regions.insert(address, region);
+    }
+
     /// The BAR, for another process to map.
     pub(super) const fn bar(&self) -> &Arc<DmaRegion> {
         &self.bar_memory

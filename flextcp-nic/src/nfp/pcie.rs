@@ -1,21 +1,31 @@
-//! A card on PCIe, as sysfs shows it. **Never run on hardware**: only that a card is not there, or is another one, has been
-//! seen here.
+//! A card on PCIe: found in sysfs, taken over by VFIO, driven through its BAR. **Never run on hardware**; what is tested without
+//! a card is said in each module.
 //!
-//! The firmware's BAR lies somewhere in the card's own: it begins with [`MAGIC`](constant::MAGIC), on a page.
+//! | module | concern |
+//! |---|---|
+//! | `bar` | the firmware's words in a mapped BAR |
+//! | `vfio` | BARs, DMA and interrupts of a device in the hands of this process |
+//! | `bus` | the [`Bus`](super::bus::Bus) over both |
+//!
+//! The firmware's words must lie in the card's first BAR, on a page: pointing one of the card's expansion BARs at them is left to
+//! whatever loads the firmware, as the registers for that are the vendor's.
+
+mod bar;
+mod bus;
+mod vfio;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use self::bar::BarWindow;
+use self::vfio::Device;
 
-use crate::queue::abi::{constant, register};
+pub use self::bus::PcieBus;
 
 /// Netronome's vendor id.
 const VENDOR: &str = "0x19ee";
-const PAGE: usize = 4096;
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// A Netronome card.
@@ -87,15 +97,11 @@ impl Card {
         Some(driver.file_name()?.to_str()?.to_owned())
     }
 
-    /// Maps the card's BAR as [`map`](Self::map) does, of a card that no driver of the kernel uses, if its firmware is one
-    /// that this driver knows.
-    ///
-    /// # Errors
-    /// What is missing: the card is not bound to vfio-pci, no FlexTCP firmware runs, or one of another version.
-    pub fn ready(&self, resource: u32) -> io::Result<BarWindow> {
+    /// The card's IOMMU group, if it is bound to vfio-pci.
+    fn group(&self) -> io::Result<u32> {
+        let address = &self.address;
         let driver = self.driver();
         if driver.as_deref() != Some("vfio-pci") {
-            let address = &self.address;
             let bound =
                 driver.map_or_else(|| "to no driver".to_owned(), |name| format!("to {name}"));
             return Err(io::Error::new(
@@ -105,32 +111,32 @@ impl Card {
                 ),
             ));
         }
-        let window = self.map(resource)?;
-        let (version, ours) = (window.abi_version(), constant::ABI_VERSION);
-        if version >> 16 != ours >> 16 {
-            return Err(io::Error::new(
+        let group = fs::read_link(self.directory.join("iommu_group")).ok();
+        let number = group.and_then(|path| path.file_name()?.to_str()?.parse().ok());
+        number.ok_or_else(|| {
+            io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "the firmware of {self} speaks version {}.{} of the interface and this driver {}.{}; load the firmware of this release",
-                    version >> 16,
-                    version & 0xffff,
-                    ours >> 16,
-                    ours & 0xffff
+                    "{self} is behind no IOMMU, so that its DMA cannot be confined: boot with intel_iommu=on or amd_iommu=on"
                 ),
-            ));
-        }
-        Ok(window)
+            )
+        })
     }
 
-    /// Maps the card's BAR `resource` and finds the firmware's words in it.
-    ///
-    /// # Errors
-    /// It cannot be mapped, or no FlexTCP firmware runs.
-    pub fn map(&self, resource: u32) -> io::Result<BarWindow> {
-        let path = self.directory.join(format!("resource{resource}"));
-        BarWindow::open(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{self}, {}: {error}", path.display()))
-        })
+    /// Takes the card over: its function, and the firmware's words in BAR `bar`.
+    fn ready(&self, bar: u32) -> io::Result<(Device, BarWindow)> {
+        if cfg!(not(target_arch = "x86_64")) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a card's BAR is driven on x86-64 only: set nic (FLEXTCP_NIC) to soft",
+            ));
+        }
+        let group = self.group()?;
+        let about = |error: io::Error| io::Error::new(error.kind(), format!("{self}: {error}"));
+        let device = Device::open(group, &self.address).map_err(about)?;
+        device.enable().map_err(about)?;
+        let window = device.window(bar).map_err(about)?;
+        Ok((device, window))
     }
 }
 
@@ -140,168 +146,57 @@ impl fmt::Display for Card {
     }
 }
 
-/// The firmware's words, within a mapped BAR.
-#[derive(Debug)]
-pub struct BarWindow {
-    base: *mut u32,
-    len: usize,
-    /// Where the firmware's first word is.
-    first: usize,
-}
-
-// SAFETY: the mapping is this window's alone; device memory is bound to no thread.
-unsafe impl Send for BarWindow {}
-
-impl BarWindow {
-    fn open(path: &Path) -> io::Result<Self> {
-        let len = usize::try_from(fs::metadata(path)?.len()).unwrap_or(0);
-        if len < PAGE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "is no memory"));
-        }
-        let file = open(
-            path,
-            OFlags::RDWR | OFlags::SYNC | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        // SAFETY: a new mapping at an address that the kernel chooses touches no other memory.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
-        }?;
-        let mut window = Self {
-            base: base.cast(),
-            len,
-            first: 0,
-        };
-        let first = (0..len / PAGE)
-            .map(|page| page * PAGE / 4)
-            .find(|&at| window.word(at) == constant::MAGIC);
-        window.first = first.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "no FlexTCP firmware runs there: load flextcp.nffw (docs/netronome.md)",
-            )
-        })?;
-        Ok(window)
-    }
-
-    fn word(&self, at: usize) -> u32 {
-        assert!(at < self.len / 4, "within the BAR");
-        // SAFETY: within the mapping, and aligned.
-        u32::from_le(unsafe { self.base.add(at).read_volatile() })
-    }
-
-    /// Words from the firmware's first one on.
-    pub const fn words(&self) -> usize {
-        self.len / 4 - self.first
-    }
-
-    /// Reads the word `at` ([`register`]); all ones outside, as from a card that is gone.
-    pub fn read(&self, at: u32) -> u32 {
-        let at = self.first + at as usize;
-        if at < self.len / 4 {
-            self.word(at)
-        } else {
-            u32::MAX
-        }
-    }
-
-    /// Writes it; outside, nothing.
-    pub fn write(&mut self, at: u32, value: u32) {
-        let at = self.first + at as usize;
-        if at < self.len / 4 {
-            // SAFETY: as in `word`.
-            unsafe { self.base.add(at).write_volatile(value.to_le()) };
-        }
-    }
-
-    /// The version of the interface that the firmware speaks.
-    pub fn abi_version(&self) -> u32 {
-        self.read(register::ABI_VERSION)
-    }
-}
-
-impl Drop for BarWindow {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this window's alone.
-        let result = unsafe { munmap(self.base.cast(), self.len) };
-        debug_assert!(result.is_ok(), "a whole mapping can be unmapped");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
-    fn device(vendor: &str, bar: &[u32]) -> (tempfile::TempDir, io::Result<Card>) {
+    fn device(vendor: &str) -> (tempfile::TempDir, io::Result<Card>) {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("0000:03:00.0");
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("vendor"), format!("{vendor}\n")).unwrap();
         fs::write(directory.join("device"), "0x4000\n").unwrap();
-        let bytes: Vec<u8> = bar.iter().flat_map(|word| word.to_le_bytes()).collect();
-        fs::write(directory.join("resource0"), bytes).unwrap();
         let card = Card::find_in(root.path(), "0000:03:00.0");
         (root, card)
     }
 
     #[test]
     fn only_a_netronome_card_is_one() {
-        assert!(device("0x19ee", &[]).1.is_ok());
-        let error = device("0x8086", &[]).1.unwrap_err().to_string();
+        assert!(device("0x19ee").1.is_ok());
+        let error = device("0x8086").1.unwrap_err().to_string();
         assert!(error.contains("0x8086"), "{error}");
         let error = Card::find("0000:ff:1f.7").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn the_firmware_is_found_by_its_first_word() {
-        let mut bar = vec![0_u32; 4096];
-        let (_root, card) = device("0x19ee", &bar);
-        let error = card.unwrap().map(0).unwrap_err().to_string();
-        assert!(error.contains("load flextcp.nffw"), "{error}");
-        bar[1024] = constant::MAGIC;
-        bar[1025] = constant::ABI_VERSION;
-        let (_root, card) = device("0x19ee", &bar);
-        let mut window = card.unwrap().map(0).unwrap();
-        assert_eq!(
-            (window.words(), window.abi_version()),
-            (3072, constant::ABI_VERSION)
-        );
-        window.write(register::RESET, 7);
-        assert_eq!(window.read(register::RESET), 7);
-        assert_eq!(window.read(4096), u32::MAX);
+    fn a_card_that_is_not_ready_says_what_is_missing() {
+        let (root, card) = device("0x19ee");
+        let card = card.unwrap();
+        let file = |name: &str| root.path().join("0000:03:00.0").join(name);
+        let text = || card.group().unwrap_err().to_string();
+        assert!(text().contains("to no driver"), "{}", text());
+        symlink("../../bus/pci/drivers/nfp", file("driver")).unwrap();
+        assert!(text().contains("bound to nfp"), "{}", text());
+        fs::remove_file(file("driver")).unwrap();
+        symlink("../../bus/pci/drivers/vfio-pci", file("driver")).unwrap();
+        assert!(text().contains("intel_iommu=on"), "{}", text());
+        symlink("../../kernel/iommu_groups/17", file("iommu_group")).unwrap();
+        assert_eq!(card.group().unwrap(), 17);
     }
 
+    /// This machine may have VFIO, but no such group.
     #[test]
-    fn a_card_that_is_not_ready_says_what_is_missing() {
-        let mut bar = vec![0_u32; 1024];
-        bar[0] = constant::MAGIC;
-        bar[1] = constant::ABI_VERSION + (1 << 16);
-        let (root, card) = device("0x19ee", &bar);
-        let card = card.unwrap();
-        let text = || card.ready(0).unwrap_err().to_string();
-        assert!(text().contains("to no driver"), "{}", text());
-        let link = root.path().join("0000:03:00.0/driver");
-        std::os::unix::fs::symlink("../../bus/pci/drivers/nfp", &link).unwrap();
-        assert!(text().contains("bound to nfp"), "{}", text());
-        fs::remove_file(&link).unwrap();
-        std::os::unix::fs::symlink("../../bus/pci/drivers/vfio-pci", &link).unwrap();
+    fn a_card_that_cannot_be_taken_over_says_so() {
+        let (root, card) = device("0x19ee");
+        let file = |name: &str| root.path().join("0000:03:00.0").join(name);
+        symlink("../../bus/pci/drivers/vfio-pci", file("driver")).unwrap();
+        symlink("../../kernel/iommu_groups/999999", file("iommu_group")).unwrap();
+        let error = card.unwrap().ready(0).unwrap_err().to_string();
         assert!(
-            text().contains("the firmware of this release"),
-            "{}",
-            text()
+            error.contains("0000:03:00.0 (device 0x4000): /dev/vfio/"),
+            "{error}"
         );
-        bar[1] = constant::ABI_VERSION;
-        let bytes: Vec<u8> = bar.iter().flat_map(|word| word.to_le_bytes()).collect();
-        fs::write(root.path().join("0000:03:00.0/resource0"), bytes).unwrap();
-        assert_eq!(card.ready(0).unwrap().abi_version(), constant::ABI_VERSION);
-        assert!(card.ready(2).is_err(), "a BAR that is not there");
     }
 }

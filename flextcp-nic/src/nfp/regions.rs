@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::buffer::DmaRegion;
 use crate::queue::abi::{control, queue_register, queue_status, register};
 
-/// Bus address of the first region: nothing that a host pointer could be mistaken for, with both words in use.
-#[cfg(feature = "firmware")]
-const FIRST: u64 = 0x7f_ffff_0000_0000;
+/// Bus address of an emulated card's first region: nothing that a host pointer could be mistaken for, with both words in use.
+pub(super) const EMULATED: u64 = 0x7f_ffff_0000_0000;
 /// Between regions lies memory that nobody has.
-#[cfg(feature = "firmware")]
 const GAP: u64 = 1 << 20;
 
 /// Regions and their addresses.
@@ -19,21 +17,19 @@ const GAP: u64 = 1 << 20;
 pub(super) struct Regions {
     of: Vec<(u64, Arc<DmaRegion>)>,
     /// Where the next one goes: no address is used twice, so that a stale one is nobody's.
-    #[cfg(feature = "firmware")]
     next: u64,
 }
 
 impl Regions {
-    pub(super) const fn new() -> Self {
+    /// None yet; those that are given an address here begin at `first`.
+    pub(super) const fn new(first: u64) -> Self {
         Self {
             of: Vec::new(),
-            #[cfg(feature = "firmware")]
-            next: FIRST,
+            next: first,
         }
     }
 
     /// Gives a region its address, or says the one it has.
-    #[cfg(feature = "firmware")]
     pub(super) fn map(&mut self, region: &Arc<DmaRegion>) -> u64 {
         if let Some((address, _)) = self.of.iter().find(|(_, of)| Arc::ptr_eq(of, region)) {
             return *address;

@@ -13,6 +13,7 @@ use flextcp_nic::wire::MacAddr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::nfp::Served;
 use crate::host::netlink::KernelView;
 use crate::reactor::core::Core;
 
@@ -29,6 +30,7 @@ pub(super) struct Follower {
 pub(super) enum Steering {
     Xdp(xdp::Steering),
     Card(CardSteering),
+    Served(Served),
 }
 
 impl Steering {
@@ -41,6 +43,10 @@ impl Steering {
         match self {
             Self::Xdp(steering) => steering.set_addresses(addresses),
             Self::Card(steering) => steering.set_addresses(addresses),
+            Self::Served(served) => {
+                served.set_addresses(addresses);
+                Ok(())
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use flextcp_nic::nfp::bus::Bus as _;
+use flextcp_nic::nfp::bus::Bus;
 use flextcp_nic::nic::Nic;
 use flextcp_nic::port::Port;
 use flextcp_nic::port::capture::{Capture, CaptureConfig};
@@ -39,7 +39,7 @@ pub(super) struct Interfaces {
 /// An interface with its cores, one per queue.
 #[derive(Debug)]
 struct Attached {
-    /// Keeps the XDP program attached; a card in another process has its own.
+    /// Keeps the XDP program attached; a card of its own has none.
     interface: Option<XdpInterface>,
     steering: follower::Steering,
     cores: Vec<Arc<Core>>,
@@ -219,8 +219,10 @@ impl Host {
 
     fn attach(&self, ifindex: u32, name: &str) -> io::Result<Attached> {
         super::nfp::check(&self.config)?;
-        if let NicChoice::NfpProcess(path) = &self.config.nic {
-            return self.attach_card(path, ifindex, name);
+        match &self.config.nic {
+            NicChoice::NfpProcess(path) => return self.attach_process(path, ifindex, name),
+            NicChoice::Nfp(address) => return self.attach_card(address, ifindex, name),
+            _ => {}
         }
         let mode = match self.config.xdp_mode {
             config::XdpMode::Auto => XdpMode::Auto,
@@ -256,15 +258,43 @@ impl Host {
     }
 
     /// The card in another process, which has the interface.
-    fn attach_card(&self, path: &Path, ifindex: u32, name: &str) -> io::Result<Attached> {
+    fn attach_process(&self, path: &Path, ifindex: u32, name: &str) -> io::Result<Attached> {
         let bus = super::nfp::connect(path, ifindex, name, &self.config)?;
         let steering = bus.steering();
         steering.set_addresses(self.own_addresses())?;
-        let port = bus.port().name.clone();
-        let nic = super::nfp::driver(
+        self.drive(
             Box::new(bus),
             "nfp-emu",
             Box::new(steering.clone()),
+            follower::Steering::Card(steering),
+        )
+    }
+
+    /// The card on PCIe, which the interface's addresses are to be behind.
+    fn attach_card(&self, address: &str, ifindex: u32, name: &str) -> io::Result<Attached> {
+        let bus = super::nfp::open(address, (name, ifindex), &self.config)?;
+        let served = super::nfp::Served::default();
+        served.set_addresses(self.own_addresses());
+        self.drive(
+            Box::new(bus),
+            "nfp",
+            Box::new(served.clone()),
+            follower::Steering::Served(served),
+        )
+    }
+
+    fn drive(
+        &self,
+        bus: Box<dyn Bus>,
+        kind: &'static str,
+        steering: Box<dyn Steering>,
+        followed: follower::Steering,
+    ) -> io::Result<Attached> {
+        let port = bus.port().name.clone();
+        let nic = super::nfp::driver(
+            bus,
+            kind,
+            steering,
             self.config.filter.clone(),
             &self.config,
             &self.pool,
@@ -272,7 +302,7 @@ impl Host {
         )?;
         Ok(Attached {
             interface: None,
-            steering: follower::Steering::Card(steering),
+            steering: followed,
             cores: vec![self.start_core(port, nic)?],
         })
     }

@@ -1,19 +1,23 @@
-//! The Netronome card: the emulated one over an interface's queue or in another process, and what is wrong where there is
-//! none.
+//! The Netronome card: the emulated one over an interface's queue or in another process, one on PCIe, and what is wrong
+//! where there is none.
 
+use std::collections::HashSet;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use flextcp_nic::buffer::{DmaRegion, Pool};
+use flextcp_nic::flow::FlowTuple;
 use flextcp_nic::nfp::bus::Bus;
+use flextcp_nic::nfp::pcie::{self, PcieBus};
 use flextcp_nic::nfp::process::{CardProcess, Clock};
-use flextcp_nic::nfp::{NfpConfig, NfpNic, pcie};
+use flextcp_nic::nfp::{NfpConfig, NfpNic};
 use flextcp_nic::nic::Nic;
 use flextcp_nic::port::Port;
 use flextcp_nic::steer::Steering;
 
-use crate::config::{Config, Filter, NicChoice};
+use crate::config::{Config, Filter, Interfaces, NicChoice};
 
 /// Whether a card serves the interfaces.
 pub(super) const fn is_chosen(config: &Config) -> bool {
@@ -54,15 +58,74 @@ pub(super) fn check(config: &Config) -> io::Result<()> {
         )),
         NicChoice::Nfp(address) => {
             let card = pcie::Card::find(address)?;
-            Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!(
-                    "{card} is there, but its driver has never run on hardware and is not started by itself: set nic \
-                     (FLEXTCP_NIC) to soft, or to nfp-emu for the firmware without the card"
-                ),
-            ))
+            match &config.interfaces {
+                Interfaces::List(names) if names.len() == 1 => Ok(()),
+                _ => Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "{card} has no interface of the kernel's: set interfaces (FLEXTCP_INTERFACES) to the one \
+                         whose addresses, routes and neighbours are to be the card's"
+                    ),
+                )),
+            }
         }
         _ => Ok(()),
+    }
+}
+
+/// The card on PCIe at `address`, with the addresses of the interface. **Never run on hardware.**
+///
+/// # Errors
+/// What keeps it from serving, and what to do.
+pub(super) fn open(address: &str, interface: (&str, u32), config: &Config) -> io::Result<PcieBus> {
+    no_wrappers(&format!("the card {address}"), config)?;
+    PcieBus::open(&pcie::Card::find(address)?, interface)
+}
+
+/// Refuses what only a port of this process can do.
+fn no_wrappers(card: &str, config: &Config) -> io::Result<()> {
+    if config.impair.is_none() && config.capture.is_none() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "frames of {card} do not come through this process: unset impair and capture (FLEXTCP_IMPAIR, \
+             FLEXTCP_CAPTURE), or set nic (FLEXTCP_NIC) to nfp-emu"
+        ),
+    ))
+}
+
+/// The addresses behind a card that is told itself which frames are ours.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Served(Arc<RwLock<HashSet<IpAddr>>>);
+
+impl Served {
+    pub(super) fn set_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses.into_iter().collect();
+    }
+}
+
+impl Steering for Served {
+    fn own(&mut self, _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn disown(&mut self, _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn exclude(&mut self, _: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn include(&mut self, _: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn serves(&self, address: IpAddr) -> bool {
+        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        served.contains(&address)
     }
 }
 
@@ -77,15 +140,7 @@ pub(super) fn connect(
     config: &Config,
 ) -> io::Result<CardProcess> {
     let path_text = path.display();
-    if config.impair.is_some() || config.capture.is_some() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "frames of the card at {path_text} do not come through this process: unset impair and capture \
-                 (FLEXTCP_IMPAIR, FLEXTCP_CAPTURE), or set nic (FLEXTCP_NIC) to nfp-emu"
-            ),
-        ));
-    }
+    no_wrappers(&format!("the card at {path_text}"), config)?;
     let bus = CardProcess::connect(path, Clock::Card)?;
     if bus.port().ifindex != ifindex {
         return Err(io::Error::new(
@@ -119,6 +174,8 @@ pub(super) fn driver(
     let mut nic_config = NfpConfig::new(kind, secret);
     nic_config.recv_sizes.max = config.recv_buffer_max;
     nic_config.filter = filter;
+    // Before the others sits what takes only our frames off the wire.
+    nic_config.own_all = !matches!(config.nic, NicChoice::Nfp(_));
     let nic = NfpNic::new(bus, steering, region, nic_config)?;
     Ok(Box::new(nic))
 }
@@ -187,6 +244,23 @@ mod tests {
             text.contains("0000:ff:1f.7") && text.contains("lspci -d 19ee:"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_card_serves_the_addresses_that_it_was_told() {
+        let served = Served::default();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!(!served.serves(address));
+        served.clone().set_addresses([address]);
+        assert!(served.serves(address));
+    }
+
+    #[test]
+    fn frames_of_a_card_cannot_be_captured_here() {
+        let mut config = config(NicChoice::Nfp("0000:ff:1f.7".into()));
+        config.capture = Some("/tmp/frames".into());
+        let error = open("0000:ff:1f.7", ("eth0", 2), &config).unwrap_err();
+        assert!(error.to_string().contains("FLEXTCP_CAPTURE"), "{error}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::ffi::Transfer;
 use super::{Random, Schedule};
-use crate::nfp::regions::Regions;
+use crate::nfp::regions::{EMULATED, Regions};
 
 /// The engine, and what it reaches.
 pub(super) struct Dma {
@@ -21,7 +21,7 @@ impl Dma {
         Self {
             schedule,
             random,
-            regions: Regions::new(),
+            regions: Regions::new(EMULATED),
             pending: Vec::new(),
             refused: 0,
         }

@@ -15,7 +15,7 @@ use crate::buffer::DmaRegion;
 use crate::flow::FlowTuple;
 use crate::nfp::bus::Bus;
 use crate::nfp::memory::Words;
-use crate::nfp::regions::Regions;
+use crate::nfp::regions::{EMULATED, Regions};
 use crate::port::wake::Wake;
 use crate::port::{PortCounters, PortInfo};
 use crate::steer::Steering;
@@ -163,7 +163,7 @@ impl CardProcess {
             control,
             clock,
             info,
-            regions: Regions::new(),
+            regions: Regions::new(EMULATED),
             kick: Wake::of_fd(kick),
             interrupt,
             poll_at: None,
