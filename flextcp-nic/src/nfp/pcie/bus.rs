@@ -42,7 +42,7 @@ impl PcieBus {
     /// name and index.
     ///
     /// # Errors
-    /// As [`Card::ready`].
+    /// What keeps the card from being driven, and what to do.
     pub fn open(card: &Card, interface: (&str, u32)) -> io::Result<Self> {
         let (device, window) = card.ready(0)?;
         Self::over(card.to_string(), Box::new(device), window, interface)
