@@ -8,8 +8,49 @@ use flextcp_nic::wire::MacAddr;
 use flextcp_rt::lab::{Lab, LabConfig, SocketId, Status};
 use flextcp_rt::metrics::Stats;
 use flextcp_rt::tcp::EngineConfig;
+use rustix::time::{ClockId, clock_gettime};
 
 const CHUNK: usize = 256 << 10;
+
+/// A clock that leaves out what the machine did for others. The thread's own time costs a system call to read: that is done
+/// only after a long step.
+struct Steady {
+    wall: Wall,
+    cpu: Duration,
+    nanos: u64,
+}
+
+impl Steady {
+    const SHORT_STEP: Duration = Duration::from_micros(10);
+
+    fn new() -> Self {
+        Self {
+            wall: Wall::now(),
+            cpu: Self::cpu(),
+            nanos: 0,
+        }
+    }
+
+    fn cpu() -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    fn read(&mut self) -> u64 {
+        let now = Wall::now();
+        let mut step = now - self.wall;
+        if step > Self::SHORT_STEP {
+            let cpu = Self::cpu();
+            step = step.min(cpu.saturating_sub(self.cpu));
+            self.cpu = cpu;
+        } else {
+            self.cpu += step;
+        }
+        self.wall = now;
+        self.nanos += step.as_nanos() as u64;
+        self.nanos
+    }
+}
 
 /// SplitMix64.
 struct Rng(u64);
@@ -30,7 +71,7 @@ struct Pair {
     ends: [SocketId; 2],
     loss: u64,
     rng: Rng,
-    start: Wall,
+    clock: Steady,
 }
 
 /// What a transfer took.
@@ -41,13 +82,14 @@ struct Run {
 }
 
 impl Pair {
-    fn new(congestion: &'static str, seed: u64) -> Self {
+    fn new(congestion: &'static str, mtu: u32, seed: u64) -> Self {
         let host = |last: u8| {
             Lab::new(LabConfig {
                 seed: seed + u64::from(last),
                 addresses: vec![IpAddr::from([10, 0, 0, last])],
                 mac: MacAddr([2, 0, 0, 0, 0, last]),
                 gateway: MacAddr([2, 0, 0, 0, 0, 3 - last]),
+                mtu,
                 engine: EngineConfig {
                     congestion,
                     ..EngineConfig::default()
@@ -67,7 +109,7 @@ impl Pair {
             ends: [client; 2],
             loss: 0,
             rng: Rng(seed),
-            start: Wall::now(),
+            clock: Steady::new(),
         };
         while pair.hosts[0].status(client) != Status::Connected {
             pair.turn();
@@ -81,9 +123,9 @@ impl Pair {
         pair
     }
 
-    fn now(&self) -> Instant {
+    fn now(&mut self) -> Instant {
         // Never zero: the hosts' epoch is long over.
-        Instant::from_nanos(1_000_000_000 + self.start.elapsed().as_nanos() as u64)
+        Instant::from_nanos(1_000_000_000 + self.clock.read())
     }
 
     /// A turn of each host; what they send is lost or at the other's door.
@@ -100,7 +142,7 @@ impl Pair {
     }
 
     fn transfer(&mut self, len: usize) -> Duration {
-        let began = Wall::now();
+        let began = self.clock.read();
         let data = vec![5; CHUNK];
         let mut buf = vec![0; CHUNK];
         let (mut sent, mut got) = (0, 0);
@@ -113,16 +155,16 @@ impl Pair {
             self.turn();
             got += self.hosts[1].read(server, &mut buf).unwrap_or(0);
             assert!(
-                began.elapsed() < Duration::from_secs(60),
+                self.clock.read() - began < 60_000_000_000,
                 "{got} of {len} in a minute"
             );
         }
-        began.elapsed()
+        Duration::from_nanos(self.clock.read() - began)
     }
 }
 
-fn run(congestion: &'static str, loss: u64, len: usize, seed: u64) -> Run {
-    let mut pair = Pair::new(congestion, seed);
+fn run(congestion: &'static str, mtu: u32, loss: u64, len: usize, seed: u64) -> Run {
+    let mut pair = Pair::new(congestion, mtu, seed);
     pair.transfer(1 << 20);
     pair.loss = loss;
     let time = pair.transfer(len);
@@ -133,40 +175,66 @@ fn run(congestion: &'static str, loss: u64, len: usize, seed: u64) -> Run {
     }
 }
 
-fn median<T: PartialOrd>(mut values: Vec<T>) -> T {
-    values.sort_by(|a, b| a.partial_cmp(b).expect("no time is not a number"));
-    values.swap_remove(values.len() / 2)
+/// The time that one round in four keeps: what the machine does beside it only makes rounds longer.
+fn quartile(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 4].as_secs_f64()
 }
 
-/// Rounds with and without loss alternate, and pairs are compared. What is to be caught is a sender that sits out
-/// timeouts, or a flow that stays off the NIC: that left 3 %. `FLEXTCP_FULL=1` measures longer.
+/// Congestion control, MTU, bytes, and the least part of the loss-free throughput. A frame as large as `lo` and the hairpin have
+/// them is the fast path at its best. With Ethernet's, a window that CUBIC may have at one per cent of loss, twelve segments
+/// (RFC 9438, section 5.2), makes a turn of each host a matter of some microseconds, where that without loss takes 64
+/// segments: what is left depends on what a turn costs.
+const CASES: [(&str, u32, usize, f64); 4] = [
+    ("cubic", 65_535, 256 << 20, 0.85),
+    ("bbr", 65_535, 256 << 20, 0.85),
+    ("cubic", 1_500, 32 << 20, 0.5),
+    ("bbr", 1_500, 32 << 20, 0.5),
+];
+
+/// Rounds with and without loss alternate, so that both see the same machine. `FLEXTCP_FULL=1` measures longer.
 #[test]
 fn one_per_cent_of_loss_costs_little_throughput() {
     let full = std::env::var_os("FLEXTCP_FULL").is_some();
-    let (len, rounds) = if full { (256 << 20, 7) } else { (32 << 20, 5) };
-    for congestion in ["cubic", "bbr"] {
-        let (mut ratios, mut timeouts) = (Vec::new(), Vec::new());
+    let rounds = 15;
+    for (congestion, mtu, len, least) in CASES {
+        let len = if full { len * 8 } else { len };
+        let (mut clean, mut lossy, mut timeouts) = (Vec::new(), Vec::new(), 0);
         let (mut fast, mut frames) = (0, 0);
         for seed in 0..rounds {
-            let clean = run(congestion, 0, len, seed).time;
-            let lossy = run(congestion, 10, len, seed);
-            ratios.push(clean.as_secs_f64() / lossy.time.as_secs_f64());
-            timeouts.push(lossy.sender.recovery.timeouts);
-            for stats in [&lossy.sender, &lossy.receiver] {
+            clean.push(run(congestion, mtu, 0, len, seed).time);
+            let run = run(congestion, mtu, 10, len, seed);
+            lossy.push(run.time);
+            timeouts += run.sender.recovery.timeouts;
+            for stats in [&run.sender, &run.receiver] {
                 let on_nic = stats.fast_path.frames_in + stats.fast_path.frames_out;
                 fast += on_nic;
                 frames += on_nic + stats.slow_path.frames_in + stats.slow_path.frames_out;
             }
         }
+        let pairs: Vec<f64> = clean
+            .iter()
+            .zip(&lossy)
+            .map(|(clean, lossy)| clean.as_secs_f64() / lossy.as_secs_f64())
+            .collect();
+        let typical = quartile(clean) / quartile(lossy);
         println!(
-            "{congestion}: {ratios:.2?} of what passes without loss, {timeouts:?} timeouts, {:.0} % of frames on the NIC",
+            "{congestion}, MTU {mtu}: {typical:.2} of what passes without loss {pairs:.2?}, {timeouts} timeouts, {:.0} % of frames on the NIC",
             fast as f64 / frames as f64 * 100.0,
         );
-        let typical = median(ratios);
-        assert!(typical >= 0.15, "{congestion}: {typical:.2}");
-        assert!(median(timeouts) <= 1, "{congestion} sits out timeouts");
+        assert!(
+            typical >= least,
+            "{congestion}, MTU {mtu}: {typical:.2} of {pairs:.2?}"
+        );
+        assert!(
+            timeouts <= rounds / 3,
+            "{congestion}, MTU {mtu}: {timeouts} timeouts"
+        );
         // BBR's window holds several losses at a time: it is nearly always repairing one.
         let on_nic = fast * 2 > frames || congestion == "bbr";
-        assert!(on_nic, "{congestion}: {fast} of {frames} frames on the NIC");
+        assert!(
+            on_nic,
+            "{congestion}, MTU {mtu}: {fast} of {frames} frames on the NIC"
+        );
     }
 }

@@ -455,8 +455,12 @@ impl Conn {
                 self.wanted.probe = !self.wanted.timed_out;
             }
             Some(since) => self.timers.set(Timer::Watch, since + pto),
-            // Waits for the application, Nagle or a window: if nothing moved since the last look, take over.
+            // About to send, or held back: if nothing moved since the last look, take over. What it sends next has a probe.
             None if self.watched_nxt == SeqNum(state.snd_nxt) => self.wanted.claim = true,
+            None if self.negotiated.sack => {
+                let pto = self.probe_timeout(u32::MAX).min(rto);
+                self.timers.set(Timer::Watch, cx.now + pto);
+            }
             None => self.timers.set(Timer::Watch, cx.now + rto),
         }
         self.watched_nxt = SeqNum(state.snd_nxt);

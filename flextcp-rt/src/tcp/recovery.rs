@@ -416,8 +416,8 @@ impl Conn {
         self.recovery.prr_delivered = self.board.sacked_bytes().saturating_sub(sacked);
         self.recovery.prr_out = 0;
         self.recovery.recover_flight = self.outstanding().max(1);
-        self.timers.stop(Timer::LossProbe);
         self.recovery.probe_due = false;
+        self.schedule_probe(cx.now);
     }
 
     /// RFC 6937, section 3, with the slow-start reduction bound.

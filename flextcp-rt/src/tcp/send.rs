@@ -102,7 +102,7 @@ impl Conn {
     }
 
     /// A tail loss probe: new data if the peer's window takes it, else the last segment again
-    /// (RFC 8985, section 7.3). The congestion window does not matter.
+    /// (RFC 8985, section 7.3); in fast recovery what is lost. The congestion window does not matter.
     fn poll_loss_probe(&mut self, now: Instant) -> Option<Plan> {
         if !std::mem::take(&mut self.recovery.probe_due) {
             return None;
@@ -115,7 +115,8 @@ impl Conn {
             self.probe_sent(false);
             return Some(plan);
         }
-        let last = self.board.last_unsacked()?;
+        let again = self.board.next_lost();
+        let last = again.or_else(|| self.board.last_unsacked())?;
         let start = last.start;
         let end = last.end.earliest(start + self.payload_limit());
         let plan = self.retransmit(now, start, end);

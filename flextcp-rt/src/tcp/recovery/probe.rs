@@ -10,9 +10,11 @@ use super::super::conn::{Conn, Context};
 use super::super::timer::Timer;
 use super::Phase;
 
-/// Added to two round trips, so that a host that is late does not look like a loss (Linux's `TCP_TIMEOUT_MIN`
-/// is 2 ms, for its timers).
-const SLACK: Duration = Duration::from_micros(500);
+/// Added to two round trips, so that a host that is late does not look like a loss: as much as round trips vary, within
+/// these bounds (Linux's `TCP_TIMEOUT_MIN` is 2 ms, for its timers). Where a round trip takes ten microseconds the lost
+/// acknowledgment of a flight is to cost a few of them, not fifty.
+const LEAST_SLACK: Duration = Duration::from_micros(50);
+const MOST_SLACK: Duration = Duration::from_micros(500);
 /// On a shorter round trip a delayed acknowledgment of a probe with new data would cost more than the probe
 /// saves: the last segment again is answered at once, as a duplicate.
 const SHORT_RTT: Duration = Duration::from_millis(10);
@@ -40,7 +42,8 @@ impl Conn {
             return self.rto();
         };
         let single = in_flight <= self.snd.mss.bytes();
-        let first = srtt * 2 + if single { MAX_ACK_DELAY } else { SLACK };
+        let slack = (self.rtt.rttvar() * 4).clamp(LEAST_SLACK, MOST_SLACK);
+        let first = srtt * 2 + if single { MAX_ACK_DELAY } else { slack };
         first * (1 << (2 * self.probes_sent()))
     }
 
@@ -52,13 +55,14 @@ impl Conn {
         self.rtt.srtt().is_some_and(|srtt| srtt < SHORT_RTT)
     }
 
-    /// Whether a flight like the one that is out now would be probed. On a short path also in fast recovery, once
-    /// all that is lost was sent again: the last acknowledgment may be what is missing, and a timeout is far.
+    /// Whether a flight like the one that is out now would be probed. On a short path also with holes and in fast
+    /// recovery: the last acknowledgment may be what is missing, or the retransmission that the window had room for, and a
+    /// timeout is far.
     fn may_probe(&self) -> bool {
         let short = self.is_short();
         let quiet = match self.recovery.phase {
-            Phase::Open => self.board.sacked_bytes() == 0,
-            Phase::Recovery => short && self.board.lost_bytes() == 0,
+            Phase::Open => short || self.board.sacked_bytes() == 0,
+            Phase::Recovery => short,
             Phase::Loss => false,
         };
         quiet
