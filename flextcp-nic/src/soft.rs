@@ -152,7 +152,9 @@ impl Core {
 
     /// Takes a flow out of the table, for the host.
     fn release(&mut self, id: FlowId) -> Option<Returned> {
-        self.table.remove(id).map(Flow::into_returned)
+        let flow = self.table.remove(id)?;
+        self.steering.removed(&flow.state.tuple());
+        Some(flow.into_returned())
     }
 
     /// Sees to it that the flow's rings are looked at once they may be idle.
@@ -258,6 +260,7 @@ impl Nic for SoftNic {
     ) -> Result<FlowId, InstallError> {
         let core = &mut self.core;
         let key = FlowKey::of(&state);
+        let tuple = state.tuple();
         let kind = if core.table.find(&key).is_some() {
             Some(InstallErrorKind::Duplicate)
         } else if core.table.is_full() {
@@ -284,6 +287,7 @@ impl Nic for SoftNic {
             }
         };
         core.counters.installed += 1;
+        core.steering.installed(&tuple);
         if let Some(flow) = core.table.get_mut(id) {
             flow.take_written();
             core.queues.want_send(id, flow);

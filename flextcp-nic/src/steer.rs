@@ -38,6 +38,12 @@ pub trait Steering: Send + fmt::Debug {
     /// As [`disown`](Self::disown).
     fn include(&mut self, tuple: FlowTuple) -> io::Result<()>;
 
+    /// A connection was installed here, so that its frames are best received here; an interface that can choose does so.
+    fn installed(&mut self, _tuple: &FlowTuple) {}
+
+    /// It is not installed any more.
+    fn removed(&mut self, _tuple: &FlowTuple) {}
+
     /// Whether traffic for `address` can reach this port.
     fn serves(&self, address: IpAddr) -> bool;
 }

@@ -31,17 +31,24 @@
 #define FLOWS (QUEUES << FLOWS_SHIFT)
 #define BUCKETS (FLOWS >> 2)
 
+/* In the vendor's P4 framework the engines' memories are another list file's. */
+#if defined(FX_PLUGIN)
+#define SHARED __import
+#else
+#define SHARED __export
+#endif
+
 /* What the BAR shows, the flow table behind the registers. */
-__export __emem fx_u32 fx_bar[FX_REG_END + FLOWS * FX_FLOW_ENTRY_WORDS];
-__export __emem fx_u32 fx_buckets[BUCKETS * FX_BUCKET];
-__export __emem fx_u32 fx_items[ITEMS * ITEM_WORDS];
-__export __emem fx_u32 fx_queues[QUEUES * QS_WORDS];
-__export __emem fx_u32 fx_groups[GROUPS * GS_WORDS];
-__export __emem fx_u32 fx_listeners[FX_LISTENERS_MAX * LISTENER_WORDS];
-__export __emem fx_u32 fx_retry[FX_ENGINE_FLOW + GROUPS];
-__export __emem fx_u32 fx_locks[FX_LOCK_QUEUE + QUEUES];
+SHARED __emem fx_u32 fx_bar[FX_REG_END + FLOWS * FX_FLOW_ENTRY_WORDS];
+SHARED __emem fx_u32 fx_buckets[BUCKETS * FX_BUCKET];
+SHARED __emem fx_u32 fx_items[ITEMS * ITEM_WORDS];
+SHARED __emem fx_u32 fx_queues[QUEUES * QS_WORDS];
+SHARED __emem fx_u32 fx_groups[GROUPS * GS_WORDS];
+SHARED __emem fx_u32 fx_listeners[FX_LISTENERS_MAX * LISTENER_WORDS];
+SHARED __emem fx_u32 fx_retry[FX_ENGINE_FLOW + GROUPS];
+SHARED __emem fx_u32 fx_locks[FX_LOCK_QUEUE + QUEUES];
 /* Packet buffers: where each lies (address of the CTM buffer), its number, its length. */
-__export __emem fx_u32 fx_packets[PACKETS * 4u];
+SHARED __emem fx_u32 fx_packets[PACKETS * 4u];
 
 MEM_RING_INIT(fx_free_items, 16384);
 MEM_RING_INIT(fx_work_0, 16384);
@@ -222,7 +229,7 @@ void hal_unlock(struct fx_nic *nic, fx_u32 lock)
 }
 
 /* Counts of the rings, which the hardware does not tell. */
-__export __emem fx_u32 fx_ring_counts[FX_RING_WORK + GROUPS];
+SHARED __emem fx_u32 fx_ring_counts[FX_RING_WORK + GROUPS];
 
 void hal_ring_put(struct fx_nic *nic, fx_u32 ring, fx_u32 value)
 {
@@ -381,16 +388,20 @@ void hal_packet_write(struct fx_nic *nic, fx_u32 packet, FX_LOCAL const fx_u32 *
     (void)nic;
 }
 
-fx_u32 hal_packet_sum(struct fx_nic *nic, fx_u32 packet, fx_u32 offset, fx_u32 length)
+static fx_u32 sum_bytes(FX_MEM const unsigned char *from, fx_u32 length)
 {
-    FX_MEM const unsigned char *from = frame_of(packet) + offset;
     fx_u32 sum = 0u;
     fx_u32 i;
-    (void)nic;
     for (i = 0u; i < length; i++) {
         sum = fx_sum_add(sum, (fx_u32)from[i] << (24u - ((i & 3u) << 3)));
     }
     return sum;
+}
+
+fx_u32 hal_packet_sum(struct fx_nic *nic, fx_u32 packet, fx_u32 offset, fx_u32 length)
+{
+    (void)nic;
+    return sum_bytes(frame_of(packet) + offset, length);
 }
 
 /* The NBI frees the CTM buffer when the frame has left. */
@@ -441,12 +452,8 @@ void hal_interrupt(struct fx_nic *nic, fx_u32 queue)
 
 static struct fx_nic card;
 
-int main(void)
+static void know_card(void)
 {
-    fx_u32 i;
-    if (ctx() != 0) {
-        return 0;
-    }
     card.entries = fx_bar + FX_REG_END;
     card.buckets = fx_buckets;
     card.items = fx_items;
@@ -460,6 +467,17 @@ int main(void)
     card.groups = GROUPS;
     card.item_count = ITEMS;
     card.bucket_mask = BUCKETS - 1u;
+}
+
+/* In the vendor's P4 framework (p4/fx_glue_nfp.c) the loop is its own. */
+#if !defined(FX_PLUGIN)
+int main(void)
+{
+    fx_u32 i;
+    if (ctx() != 0) {
+        return 0;
+    }
+    know_card();
     if (FX_ENGINE_KIND == FX_ENGINE_MANAGE) {
         for (i = 0u; i < PACKETS; i++) {
             forget_packet(i);
@@ -484,3 +502,4 @@ int main(void)
         ctx_swap();
     }
 }
+#endif

@@ -1,6 +1,7 @@
 /* What the externs of fx_main.p4 do. P4 has parsed and validated the frame, and found its flow. */
 #include "fx_plugin.h"
 
+#define PROTOCOL_TCP 6u
 #define exception(reason) (FX_REASON_##reason + 1u)
 
 /* The tuple and the network header's words of a parsed segment. */
@@ -45,6 +46,43 @@ static void common_segment(FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *w, F
     }
 }
 
+int fx_action_segment(
+    FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *w, fx_u32 peek, fx_u32 length, FX_LOCAL fx_u32 *p)
+{
+    fx_u32 sums[5];
+    if ((m[FX_META_hints] & (FX_HINT_ICMP | FX_HINT_TCP_OPTIONS)) == 0u) {
+        common_segment(m, w, p);
+        return 1;
+    }
+    /* P4 validated it; only the quoted segment and the other options are still unknown. */
+    sums[4] = 0u;
+    return fx_parse(w, peek, length, p, sums) == FX_VERDICT_SEGMENT;
+}
+
+fx_u32 fx_action_checksum(FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *w, fx_u32 sum)
+{
+    fx_u32 at = m[FX_META_l3_offset];
+    fx_u32 header = 0u;
+    fx_u32 i;
+    if (fx_byte(w, at) >> 4 == 4u) {
+        for (; at < m[FX_META_l4_offset]; at += 2u) {
+            header += fx_half(w, at);
+        }
+        if (fx_fold(header) != 0xffffu) {
+            return 1u;
+        }
+    }
+    if (m[FX_META_kind] != FX_SEGMENT) {
+        return 0u;
+    }
+    sum = fx_sum_add(sum, m[FX_META_l4_length] + PROTOCOL_TCP);
+    for (i = 0u; i < 4u; i++) {
+        sum = fx_sum_add(sum, m[FX_META_local0 + i]);
+        sum = fx_sum_add(sum, m[FX_META_remote0 + i]);
+    }
+    return fx_fold(sum) != 0xffffu ? 1u : 0u;
+}
+
 /* An ICMP error concerns what is in flight; any other is late or forged (RFC 5927, section 4.1). */
 static fx_u32 icmp(FX_LOCAL const fx_u32 *f, FX_LOCAL const fx_u32 *p)
 {
@@ -60,7 +98,6 @@ void fx_action(
     fx_u32 now_ns, FX_LOCAL fx_u32 *out)
 {
     fx_u32 p[FX_PKT_WORDS];
-    fx_u32 sums[5];
     fx_u32 hints = m[FX_META_hints];
     fx_u32 i;
     for (i = 0u; i < FX_RX_WORDS; i++) {
@@ -71,19 +108,12 @@ void fx_action(
         m[FX_META_verdict] = FX_EXCEPTION;
         return;
     }
-    if ((hints & (FX_HINT_ICMP | FX_HINT_TCP_OPTIONS)) == 0u) {
-        common_segment(m, w, p);
-        fx_receive(f, p, now_ms, now_ns, out);
+    if (!fx_action_segment(m, w, peek, length, p)) {
+        out[FX_RX_EXCEPTION] = (hints & FX_HINT_ICMP) != 0u ? exception(ICMP) : exception(OPTIONS);
+    } else if ((hints & FX_HINT_ICMP) != 0u) {
+        out[FX_RX_EXCEPTION] = icmp(f, p);
     } else {
-        /* P4 validated it; only the quoted segment and the other options are still unknown. */
-        sums[4] = 0u;
-        if (fx_parse(w, peek, length, p, sums) != FX_VERDICT_SEGMENT) {
-            out[FX_RX_EXCEPTION] = (hints & FX_HINT_ICMP) != 0u ? exception(ICMP) : exception(OPTIONS);
-        } else if ((hints & FX_HINT_ICMP) != 0u) {
-            out[FX_RX_EXCEPTION] = icmp(f, p);
-        } else {
-            fx_receive(f, p, now_ms, now_ns, out);
-        }
+        fx_receive(f, p, now_ms, now_ns, out);
     }
     if (out[FX_RX_EXCEPTION] == 0u) {
         m[FX_META_verdict] = FX_CONSUMED;

@@ -27,6 +27,7 @@
 #define FX_META_ports 22u
 #define FX_META_WORDS 31u
 
+#define FX_SEGMENT 1u
 #define FX_EXCEPTION 2u
 #define FX_CONSUMED 4u
 
@@ -42,6 +43,14 @@
 void fx_action(
     FX_LOCAL fx_u32 *f, FX_LOCAL fx_u32 *m, FX_LOCAL const fx_u32 *w, fx_u32 peek, fx_u32 length, fx_u32 now_ms,
     fx_u32 now_ns, FX_LOCAL fx_u32 *out);
+
+/* The segment that P4 found, or that its ICMP error quotes, as the engines have it: `p` (FX_PKT_*). 0 when it is none. */
+int fx_action_segment(
+    FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *w, fx_u32 peek, fx_u32 length, FX_LOCAL fx_u32 *p);
+
+/* What the extern fx_checksum sets: 1 when the IPv4 header's checksum or TCP's is wrong. `sum` is that of the bytes from
+ * l4_offset on, l4_length of them. */
+fx_u32 fx_action_checksum(FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *w, fx_u32 sum);
 
 /* The Toeplitz hash of the metadata's connection, under a key of ten words: what the extern fx_rss masks. */
 fx_u32 fx_action_hash(FX_LOCAL const fx_u32 *m, FX_LOCAL const fx_u32 *key);

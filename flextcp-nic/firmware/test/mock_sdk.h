@@ -4,6 +4,7 @@
 #define FLEXTCP_MOCK_SDK_H
 
 #define __export
+#define __import
 #define __emem
 #define __ctm
 #define __shared

@@ -5,6 +5,7 @@
 //! tells modes, capabilities and limits.
 
 mod circulation;
+mod hardware;
 mod interface;
 mod mapping;
 mod packet;

@@ -28,6 +28,7 @@ unsafe extern "C" {
         now_ns: u32,
         out: *mut u32,
     );
+    fn fx_action_checksum(m: *const u32, w: *const u32, sum: u32) -> u32;
     fn fx_action_hash(m: *const u32, key: *const u32) -> u32;
 }
 
@@ -61,12 +62,7 @@ impl CardFlow {
     /// A frame of this connection, as P4 hands it over: `metadata` in the order of the P4 struct, of which the verdict is set.
     /// Returns why it is an exception, if it is one; the connection is the host's from then on.
     pub fn action(&mut self, metadata: &mut [u32; METADATA_WORDS], frame: &[u8]) -> Option<Reason> {
-        let mut words = [0; PEEK + 1];
-        for (word, bytes) in words[..PEEK].iter_mut().zip(frame.chunks(4)) {
-            let mut whole = [0; 4];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            *word = u32::from_be_bytes(whole);
-        }
+        let words = peek_words(frame);
         let peek = frame.len().min(PEEK * 4) as u32;
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let mut out = [0; RESULTS];
@@ -103,6 +99,37 @@ fn headers_end(metadata: &[u32; METADATA_WORDS]) -> usize {
     const L4_OFFSET: usize = 8;
     let end = metadata[L3_OFFSET].max(metadata[L4_OFFSET]);
     end as usize + 32
+}
+
+/// The frame's first words.
+fn peek_words(frame: &[u8]) -> [u32; PEEK + 1] {
+    let mut words = [0; PEEK + 1];
+    for (word, bytes) in words[..PEEK].iter_mut().zip(frame.chunks(4)) {
+        let mut whole = [0; 4];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u32::from_be_bytes(whole);
+    }
+    words
+}
+
+/// Whether the IPv4 header's checksum or TCP's is wrong, as the extern `fx_checksum` says it.
+pub fn checksum_is_bad(metadata: &[u32; METADATA_WORDS], frame: &[u8]) -> bool {
+    const L4_OFFSET: usize = 8;
+    const L4_LENGTH: usize = 9;
+    let start = metadata[L4_OFFSET] as usize;
+    let bytes = frame.get(start..start + metadata[L4_LENGTH] as usize);
+    let Some(bytes) = bytes.filter(|_| headers_end(metadata) <= PEEK * 4) else {
+        return true;
+    };
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        let low = pair.get(1).copied().unwrap_or(0);
+        let (added, carry) = sum.overflowing_add(u32::from_be_bytes([pair[0], low, 0, 0]));
+        sum = added + u32::from(carry);
+    }
+    // SAFETY: it reads the words of the metadata, and those of the frame up to where the transport header begins, which the
+    // array has, as was just seen.
+    unsafe { fx_action_checksum(metadata.as_ptr(), peek_words(frame).as_ptr(), sum) != 0 }
 }
 
 /// The Toeplitz hash of the connection in the metadata, as the extern `fx_rss` takes it.

@@ -137,28 +137,32 @@ fn the_cards_hardware_layer_parses() {
     }
     for engine in ["MANAGE", "CONTEXT", "CLASSIFY", "FLOW"] {
         let kind = format!("-DFX_ENGINE_KIND=FX_KIND_OF_{engine}");
-        let flags = [
-            "-std=gnu89",
-            "-Wno-long-long",
-            "-DFX_MOCK_SDK",
-            &kind,
-            "-fsyntax-only",
-        ];
-        let mut command = Command::new("gcc");
-        command.args(flags).args(["-Wall", "-Wextra", "-Werror"]);
-        for include in ["include", "core", "hal", "me", "test"] {
-            command.arg("-I").arg(firmware().join(include));
-        }
-        let output = command
-            .arg(firmware().join("hal/hal_nfp.c"))
-            .output()
-            .expect("the compiler runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        parses("gcc", &kind, "hal/hal_nfp.c");
     }
+}
+
+/// The same of what the vendor's P4 framework would call: also where a pointer is 32 bits and words are big-endian, as there.
+#[test]
+fn the_p4_frameworks_glue_parses() {
+    for compiler in ["gcc", "powerpc-linux-gnu-gcc"] {
+        if has(compiler, "the P4 framework's glue") {
+            parses(compiler, "-Wno-pointer-to-int-cast", "p4/fx_glue_nfp.c");
+        }
+    }
+}
+
+fn parses(compiler: &str, flag: &str, file: &str) {
+    let flags = ["-std=gnu89", "-Wno-long-long", "-DFX_MOCK_SDK", flag];
+    let mut command = Command::new(compiler);
+    command.args(flags);
+    command.args(["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]);
+    for include in ["include", "core", "hal", "me", "p4", "test"] {
+        command.arg("-I").arg(firmware().join(include));
+    }
+    let output = command.arg(firmware().join(file)).output();
+    let output = output.expect("the compiler runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{compiler} {file}: {errors}");
 }
 
 /// Local memory and the card's memories are different address spaces: clang refuses a pointer to one where the other is meant.

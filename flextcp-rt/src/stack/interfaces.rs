@@ -242,7 +242,7 @@ impl Host {
                 let port = wrap_port(&self.config, Box::new(interface.queue(queue)?))?;
                 let core = self.build_core(
                     Box::new(InboxPort::new(port, inbox.clone())),
-                    Box::new(interface.steering()),
+                    Box::new(interface.steering_of(queue)),
                     self.config.filter.clone(),
                 )?;
                 Ok((core, inbox))

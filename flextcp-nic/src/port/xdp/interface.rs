@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::hardware::WithCard;
 use super::packet::PacketSocket;
 use super::program::{self, from_map};
 use super::queue::XdpPort;
@@ -113,7 +114,8 @@ impl XdpInterface {
         } else {
             Some(local_addresses()?.into_iter().collect())
         };
-        let steering = Steering::new(Box::new(program.maps), addresses);
+        let maps = WithCard::if_pinned(Box::new(program.maps), &device.name, device.queues);
+        let steering = Steering::new(maps, addresses);
         let attached = Attached {
             sockets: Mutex::new(program.sockets),
             device,
@@ -201,6 +203,11 @@ impl XdpInterface {
             Arc::clone(&self.attached),
             queue,
         )
+    }
+
+    /// [`steering`](Self::steering) for the owner of `queue`.
+    pub fn steering_of(&self, queue: u32) -> Steering {
+        self.steering.of_queue(queue)
     }
 
     /// The handle that decides which frames are ours.

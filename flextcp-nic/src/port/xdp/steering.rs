@@ -83,6 +83,21 @@ impl OwnedKey {
 }
 
 impl TupleKey {
+    pub(super) fn tuple(&self) -> FlowTuple {
+        let address = |bytes: [u8; 16]| -> IpAddr {
+            let [a, b, c, d, ..] = bytes;
+            if self.family == u32::from(FAMILY_IPV4) {
+                [a, b, c, d].into()
+            } else {
+                bytes.into()
+            }
+        };
+        FlowTuple {
+            local: (address(self.local), u16::from_be_bytes(self.local_port)),
+            remote: (address(self.remote), u16::from_be_bytes(self.remote_port)),
+        }
+    }
+
     fn new(tuple: FlowTuple) -> Self {
         let (local, family) = words(tuple.local.0.to_canonical());
         let (remote, _) = words(tuple.remote.0.to_canonical());
@@ -104,6 +119,17 @@ pub(super) trait Maps: Send {
     fn set_excluded(&mut self, key: TupleKey) -> io::Result<()>;
     fn remove_excluded(&mut self, key: TupleKey) -> io::Result<()>;
     fn counts(&self) -> io::Result<SteeringCounters>;
+
+    /// Whether the device can be told the queues of connections.
+    fn steers(&self) -> bool {
+        false
+    }
+
+    /// Frames of an installed connection are best received on `queue`.
+    fn set_queue(&mut self, _tuple: &FlowTuple, _queue: u32) {}
+
+    /// It is not installed any more.
+    fn forget_queue(&mut self, _tuple: &FlowTuple) {}
 }
 
 /// What the program did with the frames of the interface; sums over all CPUs.
@@ -126,6 +152,8 @@ pub struct SteeringCounters {
 #[derive(Clone)]
 pub struct Steering {
     tables: Arc<Mutex<Tables>>,
+    /// The queue of whoever has this handle, where the device can be told it.
+    queue: Option<u32>,
 }
 
 impl fmt::Debug for Steering {
@@ -152,6 +180,15 @@ impl Steering {
         };
         Self {
             tables: Arc::new(Mutex::new(tables)),
+            queue: None,
+        }
+    }
+
+    /// The same tables for the owner of a queue: its connections are best received there.
+    pub(super) fn of_queue(&self, queue: u32) -> Self {
+        Self {
+            tables: Arc::clone(&self.tables),
+            queue: self.lock().maps.steers().then_some(queue),
         }
     }
 
@@ -236,6 +273,18 @@ impl crate::steer::Steering for Steering {
 
     fn include(&mut self, tuple: FlowTuple) -> io::Result<()> {
         Self::include(self, tuple)
+    }
+
+    fn installed(&mut self, tuple: &FlowTuple) {
+        if let Some(queue) = self.queue {
+            self.lock().maps.set_queue(tuple, queue);
+        }
+    }
+
+    fn removed(&mut self, tuple: &FlowTuple) {
+        if self.queue.is_some() {
+            self.lock().maps.forget_queue(tuple);
+        }
     }
 
     fn serves(&self, address: IpAddr) -> bool {

@@ -1,6 +1,6 @@
 //! Tests on interfaces of network namespaces made here.
 
-mod frames;
+pub(super) mod frames;
 
 mod offload;
 mod ports;

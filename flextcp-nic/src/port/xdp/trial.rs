@@ -1,16 +1,21 @@
 //! The steering programs run on single frames, without an interface (`BPF_PROG_TEST_RUN`).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+#[cfg(test)]
+use std::path::Path;
 
-use aya::maps::{Array, HashMap, Map};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 
-use super::program::{self, Program, from_map, from_program};
-use super::steering::{Steering, SteeringCounters};
+use super::hardware::CardMaps;
+use super::program::{self, Program, from_program};
+use super::steering::{OwnedKey, Steering, SteeringCounters};
+
 use crate::flow::FlowTuple;
+
+pub use super::hardware::HARDWARE_BUCKETS;
 
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 
@@ -137,58 +142,12 @@ static TWIN: &[u8] = aya::include_bytes_aligned!("../../../bpf/steer_hw_twin.o")
 
 /// `STEERED` of `bpf/steer_hw.c`.
 const STEERED: u32 = 0x10000;
-const QUEUE_OF_KERNEL: u32 = u32::MAX;
-const FAMILY_IPV4: u16 = 4;
-const FAMILY_IPV6: u16 = 6;
-
-/// Buckets of the hash by which the card's program spreads connections over queues.
-pub const HARDWARE_BUCKETS: u32 = 64;
-
-/// `struct ipv4_flow` of `bpf/steer_hw.c`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv4Flow {
-    local: [u8; 4],
-    remote: [u8; 4],
-    local_port: [u8; 2],
-    remote_port: [u8; 2],
-}
-
-/// `struct ipv6_flow`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv6Flow {
-    local: [u8; 16],
-    remote: [u8; 16],
-    local_port: [u8; 2],
-    remote_port: [u8; 2],
-}
-
-/// `struct owned_key`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct OwnedKey {
-    address: [u8; 16],
-    port: [u8; 2],
-    family: u16,
-}
-
-const _: () = assert!(
-    size_of::<Ipv4Flow>() == 12 && size_of::<Ipv6Flow>() == 36 && size_of::<OwnedKey>() == 20
-);
-
-// SAFETY: all fields are integers, the layout is C's and has no padding (asserted above).
-unsafe impl aya::Pod for Ipv4Flow {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Ipv6Flow {}
-// SAFETY: as above.
-unsafe impl aya::Pod for OwnedKey {}
-
 /// The twin of `bpf/steer_hw.c`: the program for the card's stock firmware, but for the one store that the kernel allows
 /// on a card only, the queue's, which it returns instead.
 #[derive(Debug)]
 pub struct HardwareTrial {
     ebpf: Ebpf,
+    maps: Option<CardMaps>,
 }
 
 impl HardwareTrial {
@@ -203,13 +162,32 @@ impl HardwareTrial {
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| io::Error::other("steer_hw_twin.o lacks its XDP program"))?;
         program.load().map_err(from_program)?;
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, maps: None })
     }
 
-    fn map(&mut self, name: &str) -> io::Result<&mut Map> {
-        self.ebpf
-            .map_mut(name)
-            .ok_or_else(|| io::Error::other(format!("steer_hw_twin.o lacks the map {name}")))
+    /// Its tables, which are filled through this only.
+    pub(super) fn take_maps(&mut self) -> io::Result<CardMaps> {
+        CardMaps::new(|name| {
+            self.ebpf
+                .take_map(name)
+                .ok_or_else(|| io::Error::other(format!("steer_hw_twin.o lacks the map {name}")))
+        })
+    }
+
+    fn maps(&mut self) -> io::Result<&mut CardMaps> {
+        if self.maps.is_none() {
+            self.maps = Some(self.take_maps()?);
+        }
+        Ok(self.maps.as_mut().expect("they were just taken"))
+    }
+
+    /// Pins the tables in a folder of a bpf file system, as `bpftool prog load ... pinmaps` does. Before they are filled.
+    #[cfg(test)]
+    pub(super) fn pin_maps(&self, folder: &Path) -> io::Result<()> {
+        for (name, map) in self.ebpf.maps() {
+            map.pin(folder.join(name)).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// Frames of this connection go to `queue`; `None` leaves them to the kernel.
@@ -217,33 +195,7 @@ impl HardwareTrial {
     /// # Errors
     /// The kernel refused.
     pub fn steer(&mut self, tuple: &FlowTuple, queue: Option<u8>) -> io::Result<()> {
-        let queue = queue.map_or(QUEUE_OF_KERNEL, u32::from);
-        let (local_port, remote_port) = (tuple.local.1.to_be_bytes(), tuple.remote.1.to_be_bytes());
-        match (tuple.local.0, tuple.remote.0) {
-            (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                let key = Ipv4Flow {
-                    local: local.octets(),
-                    remote: remote.octets(),
-                    local_port,
-                    remote_port,
-                };
-                let map = self.map("FLOWS_IPV4")?;
-                let mut map = HashMap::<_, Ipv4Flow, u32>::try_from(map).map_err(from_map)?;
-                map.insert(key, queue, 0).map_err(from_map)
-            }
-            (IpAddr::V6(local), IpAddr::V6(remote)) => {
-                let key = Ipv6Flow {
-                    local: local.octets(),
-                    remote: remote.octets(),
-                    local_port,
-                    remote_port,
-                };
-                let map = self.map("FLOWS_IPV6")?;
-                let mut map = HashMap::<_, Ipv6Flow, u32>::try_from(map).map_err(from_map)?;
-                map.insert(key, queue, 0).map_err(from_map)
-            }
-            _ => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        self.maps()?.steer(tuple, queue)
     }
 
     /// Frames for `local` are ours; an unspecified address means every one of its family.
@@ -251,25 +203,7 @@ impl HardwareTrial {
     /// # Errors
     /// The kernel refused.
     pub fn own(&mut self, local: SocketAddr) -> io::Result<()> {
-        let mut address = [0; 16];
-        let family = match local.ip() {
-            IpAddr::V4(ip) => {
-                address[..4].copy_from_slice(&ip.octets());
-                FAMILY_IPV4
-            }
-            IpAddr::V6(ip) => {
-                address = ip.octets();
-                FAMILY_IPV6
-            }
-        };
-        let key = OwnedKey {
-            address,
-            port: local.port().to_be_bytes(),
-            family,
-        };
-        let mut map =
-            HashMap::<_, OwnedKey, u32>::try_from(self.map("OWNED")?).map_err(from_map)?;
-        map.insert(key, 0, 0).map_err(from_map)
+        self.maps()?.own(OwnedKey::new(local.ip(), local.port()))
     }
 
     /// The queue of a bucket of connections.
@@ -277,8 +211,7 @@ impl HardwareTrial {
     /// # Errors
     /// No such bucket: there are [`HARDWARE_BUCKETS`].
     pub fn set_queue(&mut self, bucket: u32, queue: u8) -> io::Result<()> {
-        let mut map = Array::<_, u32>::try_from(self.map("QUEUES")?).map_err(from_map)?;
-        map.set(bucket, u32::from(queue), 0).map_err(from_map)
+        self.maps()?.set_queue(bucket, queue)
     }
 
     /// The queue that a frame is sent to; `None` leaves it where it is.

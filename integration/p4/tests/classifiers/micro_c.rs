@@ -42,9 +42,9 @@ impl Externs for MicroC<'_> {
     fn call(&mut self, name: &str, packet: &mut Packet<'_>) {
         let mut metadata = self.load(packet);
         match name {
-            // The MAC's, not C's.
             "fx_checksum" => {
-                let bad = checksum_is_bad(packet);
+                let bad = action::checksum_is_bad(&metadata, packet.frame);
+                assert_eq!(bad, checksum_is_bad(packet), "{}", hex(packet.frame));
                 packet.set("bad_checksum", bad.into());
             }
             "fx_rss" => {

@@ -4,7 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 pub(super) const IPPROTO_TCP: u8 = 6;
 
-pub(super) fn ethernet(destination: [u8; 6], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+pub(in crate::port::xdp) fn ethernet(
+    destination: [u8; 6],
+    ethertype: u16,
+    packet: &[u8],
+) -> Vec<u8> {
     let mut frame = destination.to_vec();
     frame.extend([0; 6]);
     frame.extend(ethertype.to_be_bytes());
@@ -13,7 +17,7 @@ pub(super) fn ethernet(destination: [u8; 6], ethertype: u16, packet: &[u8]) -> V
 }
 
 /// A TCP header with a zero checksum, flags ACK, and `payload`.
-pub(super) fn tcp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+pub(in crate::port::xdp) fn tcp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let mut segment = Vec::with_capacity(20 + payload.len());
     segment.extend(source.to_be_bytes());
     segment.extend(destination.to_be_bytes());
@@ -24,7 +28,7 @@ pub(super) fn tcp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// An IPv4 packet with `options` (a multiple of four bytes) and the raw flags and fragment offset.
-pub(super) fn ipv4(
+pub(in crate::port::xdp) fn ipv4(
     source: [u8; 4],
     destination: [u8; 4],
     protocol: u8,
@@ -57,7 +61,12 @@ pub(super) fn ipv4(
     packet
 }
 
-pub(super) fn ipv6(source: [u8; 16], destination: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
+pub(in crate::port::xdp) fn ipv6(
+    source: [u8; 16],
+    destination: [u8; 16],
+    next: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend((payload.len() as u16).to_be_bytes());
     packet.extend([next, 64]);
@@ -68,7 +77,11 @@ pub(super) fn ipv6(source: [u8; 16], destination: [u8; 16], next: u8, payload: &
 }
 
 /// A whole plain frame between two socket addresses of one family, to hardware address zero.
-pub(super) fn segment(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+pub(in crate::port::xdp) fn segment(
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: &[u8],
+) -> Vec<u8> {
     let tcp = tcp(source.port(), destination.port(), payload);
     match (source.ip(), destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
