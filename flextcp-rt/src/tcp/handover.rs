@@ -316,8 +316,15 @@ impl Conn {
             let rtt = Duration::from_micros(state.rtt_micros.into());
             self.rtt.sample(cx.now, rtt);
         }
-        self.board
-            .restore(self.snd.una, self.snd.nxt, self.snd.mss.bytes(), cx.now);
+        // Half a round trip: a flight of few segments went out faster than its window allows on average.
+        let span = self.rtt.srtt().unwrap_or_default() / 2;
+        self.board.restore(
+            self.snd.una,
+            self.snd.nxt,
+            self.snd.mss.bytes(),
+            cx.now,
+            span,
+        );
         if !self.board.is_empty() {
             let since = self
                 .timed_from(state, outstanding_since)

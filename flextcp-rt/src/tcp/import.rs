@@ -1,5 +1,7 @@
 //! A connection comes from another TCP implementation: the kernel's.
 
+use std::time::Duration;
+
 use flextcp_nic::buffer::{RecvWriter, SendWriter, recv_ring, send_ring};
 use flextcp_nic::nic::FlowBuffers;
 use flextcp_nic::seq::WindowScale;
@@ -145,7 +147,8 @@ impl Conn {
         self.start_sender(config);
         self.take_written();
         let mss = self.snd.mss.bytes();
-        self.board.restore(self.snd.una, self.snd.nxt, mss, now);
+        self.board
+            .restore(self.snd.una, self.snd.nxt, mss, now, Duration::ZERO);
         if !self.board.is_empty() {
             self.stalled_since = Some(now);
             self.timers.set(Timer::Retransmit, now + self.rto());

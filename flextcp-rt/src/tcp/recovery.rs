@@ -127,6 +127,11 @@ impl Conn {
         let min_rtt = self.rtt.min();
         let mut delivered = Delivered::default();
         let mut dsack = None;
+        let advanced = tcp.ack.after(self.snd.una);
+        if advanced {
+            self.board
+                .acknowledge(tcp.ack, cx.now, min_rtt, &mut delivered);
+        }
         if self.negotiated.sack && !tcp.options.sack.is_empty() {
             let una = self.snd.una.latest(tcp.ack);
             dsack = duplicate_report(&tcp.options.sack, una);
@@ -139,10 +144,7 @@ impl Conn {
                 &mut delivered,
             );
         }
-        let advanced = tcp.ack.after(self.snd.una);
         if advanced {
-            self.board
-                .acknowledge(tcp.ack, cx.now, min_rtt, &mut delivered);
             self.advance_una(cx, tcp.ack);
         }
         self.take_rtt(cx, packet, &delivered, dsack.is_some());
@@ -412,8 +414,13 @@ impl Conn {
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;
         // What arrived while reordering was borne with counts: otherwise nothing beside the first retransmission
-        // may go out, and nobody would notice its loss.
-        self.recovery.prr_delivered = self.board.sacked_bytes().saturating_sub(sacked);
+        // may go out, and nobody would notice its loss. New data may have gone out for it, so the threshold is the limit.
+        let room = self
+            .congestion
+            .window
+            .ssthresh
+            .saturating_sub(self.in_flight());
+        self.recovery.prr_delivered = self.board.sacked_bytes().saturating_sub(sacked).min(room);
         self.recovery.prr_out = 0;
         self.recovery.recover_flight = self.outstanding().max(1);
         self.recovery.probe_due = false;

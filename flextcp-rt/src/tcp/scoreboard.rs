@@ -61,6 +61,8 @@ pub(super) struct Delivered {
     pub(super) original: Option<SeqNum>,
     /// The newest transmission among them: stamp, time and number.
     newest: Option<(Stamp, Instant, u64)>,
+    /// The end of what was acknowledged selectively before.
+    highest_before: Option<SeqNum>,
 }
 
 impl Delivered {
@@ -155,13 +157,25 @@ impl Scoreboard {
         });
     }
 
-    /// Segments that the NIC sent, once each, nobody knows when.
-    pub(super) fn restore(&mut self, una: SeqNum, nxt: SeqNum, mss: u32, at: Instant) {
+    /// Segments that the NIC sent, once each, nobody knows when: taken to be sent evenly over the last `span`. At one
+    /// moment, each delivery would seem to have taken longer than the one before it, and what was sent before it to have
+    /// more time left.
+    pub(super) fn restore(
+        &mut self,
+        una: SeqNum,
+        nxt: SeqNum,
+        mss: u32,
+        at: Instant,
+        span: Duration,
+    ) {
         self.clear();
+        let outstanding = u128::from(nxt.since(una).max(1));
         let mut start = una;
         while start.before(nxt) {
             let end = start + mss.max(1).min(nxt.since(start));
-            self.append(start, end, at, Stamp::default(), false);
+            let before = span.as_nanos() * u128::from(nxt.since(end)) / outstanding;
+            let sent = at - Duration::from_nanos(u64::try_from(before).unwrap_or(u64::MAX));
+            self.append(start, end, sent, Stamp::default(), false);
             start = end;
         }
     }
@@ -174,6 +188,7 @@ impl Scoreboard {
         min_rtt: Option<Duration>,
         delivered: &mut Delivered,
     ) {
+        delivered.highest_before = self.highest_sacked;
         while let Some(front) = self.segments.front_mut() {
             if !front.start.before(una) {
                 break;
@@ -228,6 +243,7 @@ impl Scoreboard {
         delivered: &mut Delivered,
     ) {
         let mut seen = SackBlocks::default();
+        delivered.highest_before = self.highest_sacked;
         for (left, right) in blocks.iter() {
             // D-SACK (RFC 2883) lies below SND.UNA; nonsense lies above SND.NXT.
             if !left.before(right) || left.before(una) || right.after(nxt) {
@@ -307,8 +323,9 @@ impl Scoreboard {
                     .original
                     .map_or(segment.end, |end| end.earliest(segment.end)),
             );
-            if self
-                .highest_sacked
+            // Above it was something by an earlier acknowledgment: one may tell of many segments, in any order of blocks.
+            if delivered
+                .highest_before
                 .is_some_and(|highest| segment.end.before(highest))
             {
                 self.rack.reordering_seen = true;

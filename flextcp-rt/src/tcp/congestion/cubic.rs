@@ -14,6 +14,11 @@ const BETA: f64 = 0.7;
 /// Additive increase of the Reno estimate (RFC 9438, section 4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
+/// Least growth in a round trip, as a part of the window, while no loss has told how much the path holds: slow start may
+/// have been left early (Linux's `bictcp_update`; RFC 9438, section 4.10, leaves a sender that HyStart stopped with a
+/// cubic from zero, which takes seconds).
+const LEAST_SEARCH: f64 = 1.0 / 20.0;
+
 /// Window as a cubic function of the time since the last reduction. Units are segments.
 #[derive(Debug, Default)]
 pub(in crate::tcp) struct Cubic {
@@ -87,7 +92,11 @@ impl Algorithm for Cubic {
         let target = (self.origin + C * past * past * past).clamp(cwnd, cwnd * 1.5);
         // RFC 9438, section 4.3: at least what Reno would have.
         self.w_est += ALPHA * acked / cwnd;
-        self.credit += acked * ((target - cwnd) / cwnd).max(0.0);
+        let mut growth = ((target - cwnd) / cwnd).max(0.0);
+        if self.w_max == 0.0 {
+            growth = growth.max(LEAST_SEARCH);
+        }
+        self.credit += acked * growth;
         if self.w_est > cwnd {
             self.credit = self.credit.max(self.w_est - cwnd);
         }
@@ -146,6 +155,33 @@ impl Algorithm for Cubic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn before_the_first_loss_it_grows_by_a_twentieth_a_round_trip() {
+        let mut window = Window {
+            cwnd: 100_000,
+            ssthresh: 100_000,
+            mss: 1000,
+        };
+        let mut cubic = Cubic::default();
+        for round in 1..=10 {
+            for _ in 0..window.cwnd / window.mss {
+                let sample = AckSample {
+                    now: Instant::from_millis(20 * round),
+                    acked: 1000,
+                    srtt: Some(Duration::from_millis(20)),
+                    ..AckSample::default()
+                };
+                cubic.on_ack(&mut window, &sample);
+            }
+        }
+        // 1.05 to the tenth, in whole segments.
+        assert!(
+            (158_000..=164_000).contains(&window.cwnd),
+            "{}",
+            window.cwnd
+        );
+    }
 
     #[test]
     fn returns_to_the_old_window_after_k_seconds() {

@@ -98,6 +98,48 @@ fn reneging_peer_gets_everything_again() {
 }
 
 #[test]
+fn one_acknowledgment_of_many_segments_is_no_reordering() {
+    let mut board = board(9);
+    let mut delivered = Delivered::default();
+    board.acknowledge(SeqNum(100), at(40), None, &mut delivered);
+    let blocks = [(600, 900), (400, 500), (200, 300)];
+    let blocks: SackBlocks = blocks
+        .map(|(a, b)| (SeqNum(a), SeqNum(b)))
+        .into_iter()
+        .collect();
+    let (una, nxt) = (SeqNum(100), SeqNum(900));
+    board.selectively_acknowledge(&blocks, una, nxt, at(40), None, &mut delivered);
+    assert_eq!(delivered.bytes(), 600);
+    assert!(!board.rack.reordering_seen);
+    sack(&mut board, &[(300, 500)], 900, at(41));
+    assert!(board.rack.reordering_seen, "after what was sent later");
+}
+
+#[test]
+fn what_the_nic_sent_is_lost_when_its_own_successors_are_late() {
+    const MS: u32 = 1000;
+    let mut board = Scoreboard::default();
+    board.rack.reordering_seen = true;
+    let nxt = SeqNum(10_000);
+    let sent = at(1_000_000);
+    board.restore(SeqNum(0), nxt, 100, sent, Duration::from_millis(20));
+    let first = board.front().unwrap().at;
+    assert_eq!(sent.saturating_since(first).as_micros(), 19_800);
+    let reordering = Reordering {
+        min_rtt: Some(Duration::from_millis(20)),
+        srtt: Some(Duration::from_millis(40)),
+        ..Reordering::default()
+    };
+    // They arrive half as fast as they are taken to have gone out: the window of 5 ms is over after 10.
+    for millis in 0..=10 {
+        let now = sent + Duration::from_micros((millis * MS).into());
+        sack(&mut board, &[(100, 200 + 250 * millis)], 10_000, now);
+        let (lost, _) = board.detect_losses(now, reordering);
+        assert_eq!(lost, if millis < 10 { 0 } else { 100 }, "{millis}");
+    }
+}
+
+#[test]
 fn partly_covered_segments_are_not_split() {
     let mut board = board(3);
     assert_eq!(
