@@ -4,8 +4,17 @@
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::wire::SackBlocks;
 
-/// More holes than this at once is not loss but an attack on our memory: further islands are dropped.
-const MAX_RANGES: usize = 64;
+/// Islands that any ring may have. A full queue that drops every other segment makes hundreds of them on a long path, so
+/// larger rings may have more: as many as take a hundredth of their memory. More is not loss but an attack on our memory,
+/// and further islands are dropped.
+const LEAST_RANGES: usize = 64;
+const MOST_RANGES: usize = 1024;
+const RING_PER_RANGE: u32 = 2048;
+
+/// Islands that a ring of `capacity` bytes may have.
+fn most_ranges(capacity: u32) -> usize {
+    ((capacity / RING_PER_RANGE) as usize).clamp(LEAST_RANGES, MOST_RANGES)
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Range {
@@ -45,10 +54,8 @@ impl Reassembly {
         mut visit: impl FnMut(SeqNum, SeqNum) -> bool,
     ) {
         let mut at = start;
-        for range in &self.ranges {
-            if !range.end.after(at) {
-                continue;
-            }
+        let first = self.ranges.partition_point(|r| r.end.at_or_before(start));
+        for range in &self.ranges[first..] {
             if !range.start.before(end) {
                 break;
             }
@@ -64,18 +71,26 @@ impl Reassembly {
 
     /// Whether all of `start..end` is held.
     pub(super) fn contains(&self, start: SeqNum, end: SeqNum) -> bool {
-        self.ranges
-            .iter()
-            .any(|r| r.start.at_or_before(start) && r.end.at_or_after(end))
+        let index = self.ranges.partition_point(|r| r.end.before(end));
+        let last = self.ranges.get(index);
+        last.is_some_and(|r| r.start.at_or_before(start))
     }
 
-    /// Whether `start..end` can be added: it touches a range, or there is room for one more.
-    pub(super) fn has_room(&self, start: SeqNum, end: SeqNum) -> bool {
-        self.ranges.len() < MAX_RANGES
-            || self
-                .ranges
-                .iter()
-                .any(|r| r.start.at_or_before(end) && r.end.at_or_after(start))
+    /// Whether `start..end` can be added in a ring of `capacity` bytes: it is next in order, and passed at once, it
+    /// touches a range, or there is room for one more.
+    pub(super) fn has_room(
+        &self,
+        start: SeqNum,
+        end: SeqNum,
+        rcv_nxt: SeqNum,
+        capacity: u32,
+    ) -> bool {
+        if start.at_or_before(rcv_nxt) || self.ranges.len() < most_ranges(capacity) {
+            return true;
+        }
+        let index = self.ranges.partition_point(|r| r.end.before(start));
+        let next = self.ranges.get(index);
+        next.is_some_and(|r| r.start.at_or_before(end))
     }
 
     /// Adds `start..end`, joined with what it overlaps or touches.
@@ -156,14 +171,25 @@ mod tests {
     }
 
     #[test]
-    fn islands_are_bounded() {
-        let mut r = Reassembly::default();
-        for i in 0..MAX_RANGES as u32 {
-            assert!(r.has_room(SeqNum(i * 10), SeqNum(i * 10 + 1)));
-            r.insert(SeqNum(i * 10), SeqNum(i * 10 + 1));
+    fn islands_are_bounded_and_what_is_next_in_order_always_fits() {
+        for (capacity, most) in [(4096, 64), (1 << 20, 512), (1 << 26, 1024)] {
+            let mut r = Reassembly::default();
+            let nxt = SeqNum(0);
+            for i in 1..=most {
+                let (start, end) = (SeqNum(i * 10), SeqNum(i * 10 + 1));
+                assert!(r.has_room(start, end, nxt, capacity));
+                r.insert(start, end);
+            }
+            let beyond = SeqNum(most * 10 + 5);
+            assert!(!r.has_room(beyond, beyond + 1, nxt, capacity));
+            assert!(!r.has_room(SeqNum(5), SeqNum(9), nxt, capacity));
+            assert!(r.has_room(SeqNum(5), SeqNum(10), nxt, capacity));
+            assert!(r.has_room(SeqNum(11), SeqNum(12), nxt, capacity));
+            assert!(r.has_room(nxt, SeqNum(5), nxt, capacity));
+            r.insert(nxt, SeqNum(5));
+            assert_eq!(r.advance(nxt), SeqNum(5));
+            assert_eq!(r.ranges.len() as u32, most);
         }
-        assert!(!r.has_room(SeqNum(10_005), SeqNum(10_006)));
-        assert!(r.has_room(SeqNum(5), SeqNum(10)));
     }
 
     proptest! {

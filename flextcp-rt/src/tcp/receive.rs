@@ -46,7 +46,8 @@ impl Conn {
         // Payload beyond the window is cut off (RFC 9293, section 3.10.7.4).
         let (from, to) = (start.latest(self.rcv.nxt), end.earliest(self.rcv.adv));
         let mut placed = false;
-        if from.before(to) && self.rcv.reassembly.has_room(from, to) {
+        let (nxt, capacity) = (self.rcv.nxt, self.rcv.capacity);
+        if from.before(to) && self.rcv.reassembly.has_room(from, to, nxt, capacity) {
             placed = self.place(start, from, to, payload);
             self.counters.out_of_order += u32::from(placed && !in_order);
         }
