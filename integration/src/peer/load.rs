@@ -159,12 +159,15 @@ async fn upload<S: Stack>(args: &Load) -> io::Result<Outcome> {
 
 async fn download<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let measure = Duration::from_millis(args.millis);
+    // What a process does once, at its first connection, is no part of a transfer.
+    let mut streams = Vec::with_capacity(args.connections);
+    for _ in 0..args.connections {
+        streams.push(S::connect(args.server, args.congestion.as_deref()).await?);
+    }
     let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..args.connections {
-        let (server, congestion) = (args.server, args.congestion.clone());
+    for mut stream in streams {
         tasks.spawn(async move {
-            let mut stream = S::connect(server, congestion.as_deref()).await?;
             stream.write_all(&request(RequestKind::Source)).await?;
             let mut buffer = vec![0; CHUNK];
             let mut count = 0;

@@ -37,7 +37,7 @@ pub struct Transfer {
     pub goodput: f64,
     /// Its bytes.
     pub bytes: u64,
-    /// From before the receiver connects to the last byte that it counts.
+    /// From the receiver's request on an established connection to the last byte that it counts.
     pub seconds: f64,
     /// How often connections were handed to the NIC, by processes of our stack.
     pub offloaded: u64,
