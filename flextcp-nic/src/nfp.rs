@@ -13,6 +13,7 @@
 //! | `memory`, `regions` | the host memory of a queue; at which bus addresses memory is |
 //! | `setup` | bringing a card up, and again after a reset |
 //! | `flows` | who is installed, and what is to be told of it |
+//! | `idle` | rings of idle flows |
 //! | `requests` | descriptors out |
 //! | `events` | events in |
 
@@ -21,6 +22,7 @@ pub mod bus;
 pub mod emulator;
 mod events;
 mod flows;
+mod idle;
 mod memory;
 pub mod pcie;
 pub mod process;
@@ -74,6 +76,8 @@ pub struct NfpConfig {
     pub frame_size: u32,
     /// How long an ACK may wait for company.
     pub delayed_ack: Duration,
+    /// How long a flow's rings lie idle before their memory goes back to the pool.
+    pub idle_release: Duration,
 }
 
 impl NfpConfig {
@@ -90,6 +94,7 @@ impl NfpConfig {
             own_all: true,
             frame_size: 68 << 10,
             delayed_ack: Duration::from_millis(40),
+            idle_release: Duration::from_secs(1),
         }
     }
 }
@@ -111,6 +116,8 @@ pub struct NfpNic {
     backlog: VecDeque<Descriptor>,
     doorbell: u32,
     flows: Flows,
+    /// Flows whose rings are to be looked at, and when, in that order.
+    idle: VecDeque<(Instant, FlowId)>,
     owned: Owned,
     /// Connections of the kernel, and their flow index.
     excluded: HashMap<FlowTuple, u32>,
@@ -265,6 +272,7 @@ impl Nic for NfpNic {
         for returned in std::mem::take(&mut self.ready) {
             sink.returned(returned);
         }
+        self.release_idle();
         if self.submit() {
             // What the card was asked comes before what the wire brings.
             self.bus.run(now, 0)?;
@@ -318,10 +326,15 @@ impl Nic for NfpNic {
                 self.bus.read(register::TIMER_NS),
             )
         });
-        [due.then_some(Instant::ZERO), timer, self.bus.poll_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            due.then_some(Instant::ZERO),
+            timer,
+            self.bus.poll_at(),
+            self.idle_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn install(

@@ -250,7 +250,7 @@
 #define FX_DONE_OK 0u /* Carried out. */
 #define FX_DONE_STALE 1u /* No such flow: the generation is over, or the flow is the host's already. */
 #define FX_DONE_NOT_YOURS 2u /* The flow index is not the queue's. */
-#define FX_DONE_IN_USE 3u /* The index is in use. */
+#define FX_DONE_IN_USE 3u /* The index is in use, or the ring that is to go. */
 #define FX_DONE_TABLE_FULL 4u /* The flow table is full where this flow would go. */
 #define FX_DONE_DUPLICATE 5u /* The tuple is installed already. */
 #define FX_DONE_UNSUPPORTED 6u /* The NIC cannot carry such a flow: unknown flags. */

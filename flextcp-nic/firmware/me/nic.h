@@ -212,7 +212,7 @@ int fx_admits(struct fx_nic *nic, FX_LOCAL const fx_u32 *packet);
 int fx_context_step(struct fx_nic *nic);
 int fx_classify_step(struct fx_nic *nic);
 
-/* me/flow.c: `f` is the public part of the flow's entry in local memory, `e` the entry itself. */
+/* me/flow.c and its parts (flow.h): `f` is the public part of the flow's entry in local memory, `e` the entry itself. */
 int fx_flow_step(struct fx_nic *nic, fx_u32 group);
 void fx_list_put(struct fx_nic *nic, FX_MEM fx_u32 *e, fx_u32 head, fx_u32 tail, fx_u32 item);
 fx_u32 fx_list_take(struct fx_nic *nic, FX_MEM fx_u32 *e, fx_u32 head, fx_u32 tail);

@@ -87,12 +87,15 @@ impl NfpNic {
         if event.word(event::RTT_MICROS) != 0 {
             delta.rtt_micros = event.word(event::RTT_MICROS);
         }
-        let told = flow.told;
+        let (told, used) = (flow.told, received > 0 || acked > 0);
         if !std::mem::replace(&mut flow.notify_queued, true) {
             self.flows.to_notify.push(id.index);
         }
         if told {
             self.flows.want_to_tell(id.index);
+        }
+        if used {
+            self.touch(id);
         }
     }
 
@@ -245,6 +248,9 @@ impl NfpNic {
                 }
             }
             operation::REMOVE => self.flows.removed(id.index),
+            operation::RECV_RING if self.flows.get(id).is_some_and(|flow| flow.detaching) => {
+                self.detached(id, result);
+            }
             operation::RECV_RING => {
                 if let Some(flow) = self.flows.get_mut(id)
                     && let Some(memory) = flow.next_recv.take()

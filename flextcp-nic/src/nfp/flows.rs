@@ -46,6 +46,12 @@ pub(super) struct Flow {
     /// Send rings that the card may still read, in order of the requests that replace them.
     pub(super) old_send: VecDeque<Option<Arc<Memory>>>,
     pub(super) tuning: Tuning,
+    /// When its rings were last used.
+    pub(super) active: Instant,
+    /// It waits for its turn to be looked at.
+    pub(super) watched: bool,
+    /// The card was asked to let go of the receive ring.
+    pub(super) detaching: bool,
 }
 
 impl Flow {
@@ -68,6 +74,9 @@ impl Flow {
             next_recv: None,
             old_send: VecDeque::new(),
             tuning: Tuning::new(now),
+            active: now,
+            watched: false,
+            detaching: false,
         }
     }
 

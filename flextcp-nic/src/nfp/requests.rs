@@ -183,6 +183,7 @@ impl NfpNic {
         self.memory.write_block(id.index, &state.to_words(), &rest);
         self.push(about(operation::INSTALL, id));
         self.flows.insert(id, Flow::new(token, state, buffers, now));
+        self.touch(id);
         self.counters.installed += 1;
         Ok(id)
     }
@@ -219,6 +220,7 @@ impl NfpNic {
         let grows = freed > 0
             && flow.tuning.passed(freed, capacity, now)
             && flow.next_recv.is_none()
+            && !flow.detaching
             && !flow.claimed
             && doubled <= sizes.max.min(flow.buffers.recv.limit())
             && doubled
@@ -243,10 +245,13 @@ impl NfpNic {
             }
         }
         self.flows.want_to_tell(id.index);
+        if written > 0 || freed > 0 {
+            self.touch(id);
+        }
         Ok(())
     }
 
-    fn push_ring(&mut self, operation: u32, id: FlowId, memory: Option<&Memory>) {
+    pub(super) fn push_ring(&mut self, operation: u32, id: FlowId, memory: Option<&Memory>) {
         let (address, shift) = memory.map_or((0, 0), |memory| {
             let address = self.address(memory.base(), memory.capacity() as usize);
             // Out of reach: the card refuses it, and gives the flow back when bytes are to come from there.

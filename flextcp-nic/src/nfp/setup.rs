@@ -272,7 +272,7 @@ pub(super) const fn result_text(result: u32) -> &'static str {
     match result {
         completion::STALE => "no such flow",
         completion::NOT_YOURS => "the flow is another queue's",
-        completion::IN_USE => "the index is in use",
+        completion::IN_USE => "the index or the ring is in use",
         completion::TABLE_FULL => "the flow table is full",
         completion::DUPLICATE => "the tuple is installed already",
         completion::UNSUPPORTED => "the card cannot carry it",
@@ -333,6 +333,7 @@ pub(super) fn open(
         backlog: Default::default(),
         doorbell: 0,
         flows: Flows::new(flows),
+        idle: Default::default(),
         owned: Owned::default(),
         excluded: Default::default(),
         ready: Vec::new(),

@@ -42,6 +42,7 @@ struct Side {
     id: FlowId,
     recv: RecvReader,
     send: SendWriter,
+    pool: Arc<Pool>,
     told: Told,
 }
 
@@ -107,6 +108,7 @@ fn side(port: MemoryPort, which: usize, seed: u64) -> Side {
         id,
         recv,
         send,
+        pool,
         told: Told::default(),
     }
 }
@@ -179,6 +181,89 @@ fn streams_cross_two_cards_and_grow_their_rings() {
             assert!(side.told.returned.is_empty(), "seed {seed}");
             assert!(side.nic.counters().fast.bytes_in >= total as u64);
         }
+    }
+}
+
+/// Bytes of a stream that were acknowledged, and the connection's end at the receiver if it came back.
+fn acknowledged(pair: &Pair) -> u32 {
+    let sender = &pair.sides[0];
+    let progress = sender
+        .nic
+        .progress(sender.id)
+        .expect("the sender's flow stays");
+    progress.state.snd_una().since(START[0])
+}
+
+#[test]
+fn idle_rings_give_their_memory_back_and_come_again() {
+    for seed in 1..10 {
+        let mut pair = Pair::new(seed);
+        assert_eq!(
+            (pair.write(0, 0, 10_000), pair.write(1, 0, 10_000)),
+            (10_000, 10_000)
+        );
+        pair.turns(60);
+        assert_eq!(
+            (pair.read(0, 0), pair.read(1, 0)),
+            (10_000, 10_000),
+            "seed {seed}"
+        );
+        pair.turns(10);
+        assert!(pair.sides.iter().all(|side| side.pool.used() > 0));
+        pair.now += Duration::from_secs(3);
+        pair.turns(20);
+        for side in &pair.sides {
+            assert_eq!(side.pool.used(), 0, "seed {seed}");
+            assert!(side.told.returned.is_empty(), "the flow stays, seed {seed}");
+            assert_eq!(side.nic.counters().bad_doorbells, 0, "seed {seed}");
+        }
+
+        // What is written brings a send ring again; what arrives, the flow, to be installed with a receive ring.
+        assert_eq!(pair.write(0, 10_000, 500), 500);
+        pair.turns(10);
+        assert_eq!(
+            acknowledged(&pair),
+            10_000,
+            "what was not taken is not acknowledged, seed {seed}"
+        );
+        let now = pair.now;
+        let side = &mut pair.sides[1];
+        let returned = side.told.returned.pop().expect("the flow comes back");
+        assert_eq!(returned.buffers.recv.capacity(), 0);
+        assert!(returned.state.rcv_free >= 1 << 16, "what was offered holds");
+        let again = side
+            .nic
+            .install(now, returned.token, returned.state, returned.buffers);
+        side.id = again.expect("the card takes it again");
+        assert!(side.pool.used() >= 1 << 16);
+    }
+}
+
+/// Data that arrives while the receive ring is being let go is either taken, or comes with the flow.
+#[test]
+fn a_ring_that_is_let_go_loses_nothing() {
+    for seed in 1..40 {
+        let mut pair = Pair::new(seed);
+        assert_eq!(pair.write(0, 0, 1000), 1000);
+        pair.turns(20);
+        assert_eq!(pair.read(1, 0), 1000, "seed {seed}");
+        pair.turns(5);
+        pair.now += Duration::from_secs(1);
+        assert_eq!(pair.write(0, 1000, 1000), 1000);
+        if seed % 2 == 0 {
+            // The card has it when the host, which does not know, asks for the ring.
+            let (now, [sender, receiver]) = (pair.now, &mut pair.sides);
+            sender.nic.doorbell(now, sender.id).unwrap();
+            sender.nic.flush(now).unwrap();
+            assert_eq!(receiver.nic.bus_mut().run(now, 64).unwrap(), 1);
+        }
+        pair.turns(30);
+        let read = pair.read(1, 1000) as u32;
+        pair.turns(50);
+        assert_eq!(acknowledged(&pair), 1000 + read, "seed {seed}");
+        let back = pair.sides[1].told.returned.pop();
+        let expected = if seed % 2 == 0 { (1000, 0) } else { (0, 1) };
+        assert_eq!((read, back.iter().count()), expected, "seed {seed}");
     }
 }
 

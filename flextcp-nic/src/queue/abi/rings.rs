@@ -171,7 +171,7 @@ tables! {
         STALE = 1;
         /// The flow index is not the queue's.
         NOT_YOURS = 2;
-        /// The index is in use.
+        /// The index is in use, or the ring that is to go.
         IN_USE = 3;
         /// The flow table is full where this flow would go.
         TABLE_FULL = 4;
