@@ -42,6 +42,21 @@ impl Words {
     }
 }
 
+impl Words {
+    /// Reads a word as a bus does: all ones where there is none.
+    pub(super) fn read(&self, at: u32) -> u32 {
+        self.get(at as usize)
+            .map_or(u32::MAX, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, at: u32, value: u32) {
+        if let Some(word) = self.get(at as usize) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
+
 impl Deref for Words {
     type Target = [AtomicU32];
 

@@ -1,6 +1,7 @@
 //! The firmware's engines as a whole, on a card whose DMA is late and out of order and whose engines take turns at random.
 
 mod card;
+mod world;
 
 use self::card::{Host, MSS, OWN, PEER, byte};
 use super::abi::{

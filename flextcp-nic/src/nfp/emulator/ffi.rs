@@ -1,4 +1,4 @@
-//! The firmware's host build (`firmware/hal/hal_host.h`): what it offers and what it calls.
+//! The firmware's host build, safely: what it offers, and what it calls.
 
 use std::ffi::{c_int, c_void};
 use std::num::NonZeroU16;
@@ -7,67 +7,13 @@ use std::slice;
 use std::sync::atomic::AtomicU32;
 
 use super::Hooks;
+pub(super) use super::raw::{Card, CardConfig, Transfer};
+use super::raw::{
+    Ops, fx_host_bar_words, fx_host_clock, fx_host_dma_done, fx_host_engines, fx_host_free,
+    fx_host_new, fx_host_receive, fx_host_step, fx_host_timer,
+};
 use crate::port::{TxFrame, TxOffload};
 use crate::time::Instant;
-
-/// `struct fx_nic`.
-#[repr(C)]
-pub(super) struct Card {
-    _private: [u8; 0],
-}
-
-/// `struct fx_host_dma`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(super) struct Transfer {
-    pub(super) id: u32,
-    pub(super) to_host: u32,
-    pub(super) address_low: u32,
-    pub(super) address_high: u32,
-    pub(super) local: *mut u8,
-    pub(super) length: u32,
-}
-
-impl Transfer {
-    pub(super) fn address(&self) -> u64 {
-        u64::from(self.address_high) << 32 | u64::from(self.address_low)
-    }
-}
-
-/// `struct fx_host_config`.
-#[repr(C)]
-pub(super) struct CardConfig {
-    pub(super) queues: u32,
-    pub(super) flows_per_queue: u32,
-    pub(super) groups: u32,
-    pub(super) mtu: u32,
-    pub(super) mac_high: u32,
-    pub(super) mac_low: u32,
-    pub(super) packets: u32,
-    pub(super) packet_bytes: u32,
-}
-
-/// `struct fx_host_ops`.
-#[repr(C)]
-struct Ops {
-    context: *mut c_void,
-    dma: extern "C" fn(*mut c_void, *const Transfer) -> c_int,
-    transmit: extern "C" fn(*mut c_void, *const u8, u32, u32, u32, u32) -> c_int,
-    interrupt: extern "C" fn(*mut c_void, u32),
-    netdev: extern "C" fn(*mut c_void, *const u8, u32),
-}
-
-unsafe extern "C" {
-    fn fx_host_bar_words(config: *const CardConfig) -> u32;
-    fn fx_host_new(bar: *mut u32, config: *const CardConfig, ops: *const Ops) -> *mut Card;
-    fn fx_host_free(card: *mut Card);
-    fn fx_host_clock(card: *mut Card, ms: u32, ns: u32);
-    fn fx_host_receive(card: *mut Card, frame: *const u8, length: u32, checksum: u32) -> c_int;
-    fn fx_host_engines(card: *const Card) -> u32;
-    fn fx_host_step(card: *mut Card, engine: u32) -> c_int;
-    fn fx_host_timer(card: *mut Card) -> c_int;
-    fn fx_host_dma_done(card: *mut Card, id: u32, failed: u32);
-}
 
 /// The hooks behind a card's context, for the time of one call.
 ///

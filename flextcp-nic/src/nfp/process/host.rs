@@ -230,15 +230,11 @@ impl Bus for CardProcess {
     }
 
     fn read(&self, at: u32) -> u32 {
-        self.bar
-            .get(at as usize)
-            .map_or(u32::MAX, |word| word.load(Ordering::Acquire))
+        self.bar.read(at)
     }
 
     fn write(&mut self, at: u32, value: u32) {
-        if let Some(word) = self.bar.get(at as usize) {
-            word.store(value, Ordering::Release);
-        }
+        self.bar.write(at, value);
     }
 
     fn map(&mut self, region: &Arc<DmaRegion>) -> io::Result<u64> {

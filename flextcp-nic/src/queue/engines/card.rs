@@ -1,11 +1,17 @@
 //! An emulated card under test: its host memory, its DMA, its wire, and a host that keeps to the contract.
 
+mod wire;
+
 use std::cell::RefCell;
-use std::ffi::c_void;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use super::world::{World, dma, interrupt, netdev, transmit};
 use crate::flow::{FlowState, FlowTuple};
+use crate::nfp::emulator::raw::{
+    Card, CardConfig, Ops, fx_host_bar_words, fx_host_clock, fx_host_dma_done, fx_host_engines,
+    fx_host_free, fx_host_new, fx_host_receive, fx_host_step, fx_host_timer,
+};
 use crate::port::{RxChecksum, RxFrame};
 use crate::queue::abi::{
     constant, control, descriptor, event, event_flag, event_kind, flow_block, flow_entry,
@@ -46,113 +52,9 @@ pub(super) fn byte(position: u32) -> u8 {
     (position % 251) as u8
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Dma {
-    id: u32,
-    to_host: u32,
-    address_low: u32,
-    address_high: u32,
-    local: *mut u8,
-    length: u32,
-}
-
-#[repr(C)]
-struct Ops {
-    context: *mut c_void,
-    dma: extern "C" fn(*mut c_void, *const Dma) -> i32,
-    transmit: extern "C" fn(*mut c_void, *const u8, u32, u32, u32, u32) -> i32,
-    interrupt: extern "C" fn(*mut c_void, u32),
-    netdev: extern "C" fn(*mut c_void, *const u8, u32),
-}
-
-#[repr(C)]
-struct Config {
-    queues: u32,
-    flows_per_queue: u32,
-    groups: u32,
-    mtu: u32,
-    mac_high: u32,
-    mac_low: u32,
-    packets: u32,
-    packet_bytes: u32,
-}
-
-enum Nic {}
-
-#[allow(
-    clashing_extern_declarations,
-    reason = "the same C structs, in this test's names"
-)]
-unsafe extern "C" {
-    fn fx_host_bar_words(config: *const Config) -> u32;
-    fn fx_host_new(bar: *mut u32, config: *const Config, ops: *const Ops) -> *mut Nic;
-    fn fx_host_free(nic: *mut Nic);
-    fn fx_host_clock(nic: *mut Nic, ms: u32, ns: u32);
-    fn fx_host_receive(nic: *mut Nic, frame: *const u8, length: u32, checksum: u32) -> i32;
-    fn fx_host_engines(nic: *const Nic) -> u32;
-    fn fx_host_step(nic: *mut Nic, engine: u32) -> i32;
-    fn fx_host_timer(nic: *mut Nic) -> i32;
-    fn fx_host_dma_done(nic: *mut Nic, id: u32, failed: u32);
-}
-
-/// What the card's calls reach.
-#[derive(Default)]
-struct World {
-    dma: Vec<Dma>,
-    sent: Vec<Vec<u8>>,
-    interrupts: u32,
-    /// Of the wire and the DMA queue: refuse the next calls.
-    busy: u32,
-}
-
-fn world<'a>(context: *mut c_void) -> &'a RefCell<World> {
-    // SAFETY: the context is the `World` that `Host` owns in a box, as long as the card lives.
-    unsafe { &*context.cast::<RefCell<World>>() }
-}
-
-extern "C" fn dma(context: *mut c_void, dma: *const Dma) -> i32 {
-    let mut world = world(context).borrow_mut();
-    if world.busy > 0 {
-        world.busy -= 1;
-        return 1;
-    }
-    // SAFETY: the card passes a DMA that is valid during the call.
-    world.dma.push(unsafe { *dma });
-    0
-}
-
-extern "C" fn transmit(
-    context: *mut c_void,
-    frame: *const u8,
-    length: u32,
-    _: u32,
-    partial: u32,
-    mss: u32,
-) -> i32 {
-    let mut world = world(context).borrow_mut();
-    if world.busy > 0 {
-        world.busy -= 1;
-        return 1;
-    }
-    assert_eq!((partial, mss), (0, 0), "nothing is left to the wire");
-    // SAFETY: the card passes `length` bytes that are valid during the call.
-    let bytes = unsafe { std::slice::from_raw_parts(frame, length as usize) };
-    world.sent.push(bytes.to_vec());
-    0
-}
-
-extern "C" fn interrupt(context: *mut c_void, _: u32) {
-    world(context).borrow_mut().interrupts += 1;
-}
-
-extern "C" fn netdev(_: *mut c_void, _: *const u8, _: u32) {
-    panic!("all frames are ours");
-}
-
 /// The host's side, with one flow, at index 0.
 pub(super) struct Host {
-    nic: *mut Nic,
+    nic: *mut Card,
     world: Box<RefCell<World>>,
     bar: Box<[u32]>,
     memory: Vec<u8>,
@@ -188,7 +90,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(seed: u64) -> Self {
-        let config = Config {
+        let config = CardConfig {
             queues: 1,
             flows_per_queue: FLOWS,
             groups: 2,
@@ -483,84 +385,6 @@ impl Host {
         self.settle();
     }
 
-    /// The peer sends a segment of the stream, at those positions.
-    pub(super) fn peer(&mut self, flags: TcpFlags, start: u32, acked: u32, len: u32) {
-        let payload: Vec<u8> = (start..start + len).map(byte).collect();
-        let repr = SegmentRepr {
-            src_mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            dst_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            tuple: tuple().reversed(),
-            tos: 0,
-            ttl: 64,
-            seq: PEER + start,
-            ack: OWN + acked,
-            flags,
-            window: 512,
-            urgent: 0,
-            options: TcpOptions::default(),
-        };
-        let mut header = [0; MAX_HEADER_LEN];
-        let len = repr.emit([&payload, &[]], false, &mut header);
-        let frame = [&header[..len], &payload].concat();
-        for _ in 0..1000 {
-            // SAFETY: the card lives and copies the frame.
-            if unsafe { fx_host_receive(self.nic, frame.as_ptr(), frame.len() as u32, 2) } == 0 {
-                return;
-            }
-            self.some_steps(10);
-        }
-        panic!("no packet buffer");
-    }
-
-    /// Takes in what the card sent.
-    fn frames_out(&mut self) {
-        let frames = std::mem::take(&mut self.world.borrow_mut().sent);
-        for bytes in frames {
-            let frame = RxFrame::contiguous(&bytes, RxChecksum::Unverified);
-            let Ok(Packet::Tcp(packet)) = parse(&frame) else {
-                panic!("the card sent what is no segment");
-            };
-            if packet.tuple.remote == tuple().local {
-                let start = packet.tcp.seq.offset_from(OWN) as u32;
-                let payload: Vec<u8> = packet.payload(&frame).flatten().copied().collect();
-                let expected: Vec<u8> = (start..start + payload.len() as u32).map(byte).collect();
-                assert_eq!(payload, expected, "payload from {start}");
-                let told = packet.tcp.ack.offset_from(PEER) as u32;
-                let events = self.received + self.untold();
-                assert!(
-                    told <= events,
-                    "acknowledged {told} of {events} that the host can know of"
-                );
-                self.seen = self.seen.max(start + payload.len() as u32);
-                let edge = told + (u32::from(packet.tcp.window) << 7);
-                self.offered = self.offered.max(edge);
-            }
-            self.sent.push(packet);
-        }
-    }
-
-    /// What events that nobody looked at yet report.
-    fn untold(&self) -> u32 {
-        let waiting = |position: u32| {
-            let at = EVENTS_AT + (position % EVENTS) * 64;
-            (self.get(at + 60) == position + 1).then_some(at)
-        };
-        let mut sum = 0;
-        let mut position = self.head;
-        while let Some(at) = waiting(position) {
-            if self.get(at) & 0xff == event_kind::NOTIFICATION {
-                sum += self.get(at + 4 * event::RECEIVED);
-            }
-            position += 1;
-        }
-        sum
-    }
-
-    pub(super) fn take_sent(&mut self) -> Vec<TcpPacket> {
-        self.frames_out();
-        std::mem::take(&mut self.sent)
-    }
-
     /// Looks at events.
     fn look(&mut self) -> bool {
         let mut did = false;
@@ -666,16 +490,6 @@ impl Host {
         }
     }
 
-    /// Bytes that the peer may send beyond `sent`.
-    pub(super) const fn peer_window(&self, sent: u32) -> u32 {
-        self.offered.saturating_sub(sent)
-    }
-
-    /// How far the peer saw the card's stream.
-    pub(super) const fn reached(&self) -> u32 {
-        self.seen
-    }
-
     /// Moves the receive ring; returns the position from which on bytes are in the new one.
     pub(super) fn move_recv_ring(&mut self) -> u32 {
         let address = BASE + u64::from(RECV_2_AT);
@@ -689,43 +503,6 @@ impl Host {
                 .with(descriptor::RING_SHIFT, RING_SHIFT),
         );
         self.received
-    }
-
-    /// A frame of the slow path, its checksum partial.
-    pub(super) fn send_frame(&mut self) {
-        let mut raw = tuple();
-        raw.local.1 = 999;
-        let repr = SegmentRepr {
-            src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            tuple: raw,
-            tos: 0,
-            ttl: 64,
-            seq: PEER,
-            ack: OWN,
-            flags: TcpFlags::RST,
-            window: 0,
-            urgent: 0,
-            options: TcpOptions::default(),
-        };
-        let mut header = [0; MAX_HEADER_LEN];
-        let len = repr.emit([&[7; 33], &[]], true, &mut header);
-        let frame = [&header[..len], &[7; 33]].concat();
-        let at = RAW_AT + self.raw * 256;
-        self.raw += 1;
-        self.memory[at as usize..at as usize + frame.len()].copy_from_slice(&frame);
-        let address = BASE + u64::from(at);
-        let operation = operation::SEND_FRAME | crate::queue::abi::frame_flag::CHECKSUM;
-        self.push(
-            Descriptor::new(operation)
-                .with(descriptor::FRAME_LENGTH, frame.len() as u32)
-                .with(descriptor::FRAME_LOW, address as u32)
-                .with(descriptor::FRAME_HIGH, (address >> 32) as u32),
-        );
-    }
-
-    pub(super) fn frames_sent(&self) -> u32 {
-        self.get(CONTROL_AT + 4 * control::FRAMES_SENT)
     }
 
     pub(super) fn arm(&mut self) {

@@ -14,7 +14,7 @@ use flextcp_nic::time::Instant;
 use flextcp_nic::wire::parse;
 use flextcp_p4::{Machine, Tables};
 
-use super::model::{Model, Owner, Rng};
+use super::model::{Model, Rng};
 use super::soft::{OneFrame, Seen, Soft, Verdict};
 use super::whose::whose;
 use super::{count, externs, firmware, frames, hex, p4_verdict, seed};
@@ -53,16 +53,7 @@ impl Card {
         let buffers = DmaRegion::private(1 << 20).unwrap();
         let steering = Box::new(SteerAll::new());
         let mut nic = NfpNic::new(Box::new(bus), steering, &buffers, config).unwrap();
-        for (address, owner) in &model.owned {
-            match owner {
-                Owner::Listener => nic.listen(*address),
-                Owner::Connection => nic.own(*address),
-            }
-            .unwrap();
-        }
-        for flow in &model.excluded {
-            nic.exclude(*flow).unwrap();
-        }
+        model.enter(&mut nic);
         let mut this = Self {
             nic,
             frame,
@@ -98,11 +89,7 @@ impl Card {
     }
 
     fn classify(&mut self, frame: &[u8]) -> Fate {
-        {
-            let mut next = self.frame.lock().unwrap();
-            next.clear();
-            next.extend_from_slice(frame);
-        }
+        frame.clone_into(&mut self.frame.lock().unwrap());
         let before = (self.netdev(), self.dropped());
         let mut seen = Seen::default();
         self.turn(&mut seen);

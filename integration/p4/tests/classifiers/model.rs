@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use flextcp_nic::flow::FlowTuple;
+use flextcp_nic::nic::Nic;
 use flextcp_nic::soft::filter::{Filter, Rule, Verdict};
 use serde_json::{Value, json};
 
@@ -116,6 +117,20 @@ impl Model {
                 rule("deny 10.0.0.128/25"),
             ],
             queue_mask: 7,
+        }
+    }
+
+    /// Tells a NIC whose frames are ours.
+    pub(crate) fn enter(&self, nic: &mut dyn Nic) {
+        for (address, owner) in &self.owned {
+            match owner {
+                Owner::Listener => nic.listen(*address),
+                Owner::Connection => nic.own(*address),
+            }
+            .unwrap();
+        }
+        for flow in &self.excluded {
+            nic.exclude(*flow).unwrap();
         }
     }
 

@@ -16,7 +16,7 @@ use flextcp_nic::steer::SteerAll;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::MacAddr;
 
-use super::model::{Model, Owner};
+use super::model::Model;
 use super::whose::{Whose, whose};
 
 /// What the software NIC, with the XDP program's rule before it, makes of a frame.
@@ -130,16 +130,7 @@ impl<'a> Soft<'a> {
         let mut config = SoftConfig::new([3; 16]);
         config.filter = model.filter();
         let mut nic = SoftNic::new(Box::new(port), Box::new(SteerAll::new()), config);
-        for (address, owner) in &model.owned {
-            match owner {
-                Owner::Listener => nic.listen(*address),
-                Owner::Connection => nic.own(*address),
-            }
-            .unwrap();
-        }
-        for flow in &model.excluded {
-            nic.exclude(*flow).unwrap();
-        }
+        model.enter(&mut nic);
         let mut this = Self {
             model,
             nic,
@@ -227,11 +218,7 @@ impl<'a> Soft<'a> {
     }
 
     fn receive(&mut self, frame: &[u8], of: &Whose) -> Verdict {
-        {
-            let mut next = self.frame.lock().unwrap();
-            next.clear();
-            next.extend_from_slice(frame);
-        }
+        frame.clone_into(&mut self.frame.lock().unwrap());
         let before = self.nic.counters();
         let mut seen = Seen::default();
         self.nic.poll(self.now, 1, &mut seen).unwrap();
