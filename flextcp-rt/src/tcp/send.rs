@@ -79,6 +79,12 @@ impl Conn {
             self.note_usage(true);
             return None;
         }
+        // A second loss of the same segment is found by what is sent after it, which takes another round trip: with a path
+        // longer than the least timeout RFC 6298's rule 5.3 alone would let the timer win (Linux's
+        // `tcp_xmit_retransmit_queue`).
+        if lost.start == self.snd.una {
+            self.timers.set(Timer::Retransmit, now + self.rto());
+        }
         Some(self.retransmit(now, lost.start, end))
     }
 

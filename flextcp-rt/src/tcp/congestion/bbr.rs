@@ -26,6 +26,8 @@ const BETA: f64 = 0.7;
 const HEADROOM: f64 = 0.85;
 const FULL_BW_GROWTH: f64 = 1.25;
 const FULL_BW_ROUNDS: u32 = 3;
+/// The same while probing, which sends a quarter more.
+const UP_GROWTH: f64 = 1.1;
 /// Loss rounds that end startup.
 const STARTUP_LOSSES: u32 = 6;
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
@@ -68,11 +70,12 @@ pub(in crate::tcp) struct Bbr {
     probe_rtt_min: Duration,
     probe_rtt_at: Instant,
     probe_rtt_until: Option<Instant>,
-    /// The pipe was found full; the bandwidth then, and rounds without growth.
+    /// The pipe was found full; the bandwidth when it last grew, and rounds since.
     filled: bool,
     full_bw: u64,
     full_bw_rounds: u32,
-    /// Bytes of this round.
+    /// Bytes in all, and of this round.
+    delivered_in_all: u64,
     delivered: u64,
     lost: u64,
     marked: u32,
@@ -82,6 +85,8 @@ pub(in crate::tcp) struct Bbr {
     wait: Duration,
     up_rounds: u32,
     prior_cwnd: u32,
+    /// The window that the connection began with.
+    first_window: u64,
     pacing_rate: u64,
     /// Varies the time between probes from flow to flow.
     random: u64,
@@ -105,6 +110,7 @@ impl Bbr {
             filled: false,
             full_bw: 0,
             full_bw_rounds: 0,
+            delivered_in_all: 0,
             delivered: 0,
             lost: 0,
             marked: 0,
@@ -114,6 +120,7 @@ impl Bbr {
             wait: Duration::from_secs(2),
             up_rounds: 0,
             prior_cwnd: 0,
+            first_window: 0,
             pacing_rate: 0,
             random: seed,
         }
@@ -235,12 +242,17 @@ impl Bbr {
         }
         if self.state == State::Up {
             self.up_rounds += 1;
-            if self.is_bounded(window, sample) && self.up_rounds < 30 {
+            if self.is_bounded(window, sample) {
                 // The bound rises faster and faster while nothing contradicts it.
                 let growth = window.mss.saturating_mul(1 << self.up_rounds.min(16));
                 self.inflight_hi = self.inflight_hi.saturating_add(growth);
-            } else if self.up_rounds >= 3 {
-                // Nothing but the application keeps it from filling.
+            }
+            self.note_growth(UP_GROWTH);
+            // As long as the path gives more it is not full: one that was taken for slow is found out in round trips, not in
+            // a quarter more each cycle. Or nothing but the application keeps it from filling.
+            let full = sample.in_flight >= self.bdp(self.max_bw(), 1.25);
+            let most = if full { 2 } else { FULL_BW_ROUNDS };
+            if self.full_bw_rounds >= most || self.up_rounds >= 30 {
                 self.start_down(sample.now);
             }
         }
@@ -252,6 +264,16 @@ impl Bbr {
         self.loss_events = 0;
     }
 
+    /// Counts rounds in which the bandwidth did not grow by `factor`.
+    fn note_growth(&mut self, factor: f64) {
+        if self.max_bw() as f64 >= self.full_bw as f64 * factor {
+            self.full_bw = self.max_bw();
+            self.full_bw_rounds = 0;
+        } else {
+            self.full_bw_rounds += 1;
+        }
+    }
+
     /// The upper bound is what limits the flight.
     const fn is_bounded(&self, window: &Window, sample: &AckSample) -> bool {
         self.inflight_hi != UNBOUNDED
@@ -260,13 +282,9 @@ impl Bbr {
 
     fn check_startup(&mut self, window: &Window, sample: &AckSample) {
         let limited = sample.rate.is_some_and(|rate| rate.app_limited);
-        if !limited {
-            if self.max_bw() as f64 >= self.full_bw as f64 * FULL_BW_GROWTH {
-                self.full_bw = self.max_bw();
-                self.full_bw_rounds = 0;
-            } else if self.max_bw() > 0 {
-                self.full_bw_rounds += 1;
-            }
+        // A round without a measurement, as while a loss is repaired, says nothing.
+        if !limited && self.bw_latest > 0 {
+            self.note_growth(FULL_BW_GROWTH);
         }
         let lossy = self.loss_events >= STARTUP_LOSSES
             && Self::too_much_lost(window, self.lost, self.delivered + self.lost);
@@ -336,16 +354,9 @@ impl Bbr {
                 self.max_bw = [self.max_bw(), 0];
                 self.state = State::Up;
                 self.up_rounds = 0;
+                self.full_bw = self.max_bw();
+                self.full_bw_rounds = 0;
                 self.cycle_at = sample.now;
-            }
-            State::Up => {
-                let long = self
-                    .min_rtt
-                    .is_none_or(|rtt| self.cycle_at + rtt < sample.now);
-                let full = sample.in_flight >= self.bdp(self.max_bw(), 1.25);
-                if long && full {
-                    self.start_down(sample.now);
-                }
             }
             _ => {}
         }
@@ -384,7 +395,8 @@ impl Bbr {
         let grown = window.cwnd.saturating_add(sample.delivered);
         let mut cwnd = if self.filled {
             grown.min(target)
-        } else if window.cwnd < target {
+        } else if window.cwnd < target || self.delivered_in_all <= self.first_window {
+            // The first acknowledgments are of a few segments: no measure of the path (draft, section 5.6.4.6).
             grown
         } else {
             window.cwnd
@@ -406,6 +418,10 @@ impl Algorithm for Bbr {
     }
 
     fn observe(&mut self, window: &mut Window, sample: &AckSample) {
+        if self.delivered_in_all == 0 {
+            self.first_window = window.cwnd.into();
+        }
+        self.delivered_in_all += u64::from(sample.delivered);
         self.delivered += u64::from(sample.delivered);
         self.lost += u64::from(sample.lost);
         self.marked = self.marked.saturating_add(sample.ece);
@@ -568,5 +584,43 @@ mod tests {
         path.bandwidth = 2_000.0;
         path.run(&mut bbr, &mut window, 15_000);
         assert!(bbr.bw() < 3_000_000, "{bbr:?}");
+    }
+
+    #[test]
+    fn finds_in_round_trips_that_a_path_gives_more() {
+        let (mut bbr, mut window, mut path) = start();
+        path.bandwidth = 500.0;
+        path.run(&mut bbr, &mut window, 3000);
+        assert!(bbr.filled && bbr.bw() < 600_000, "{bbr:?}");
+        path.bandwidth = 10_000.0;
+        path.run(&mut bbr, &mut window, 6000);
+        assert!(bbr.bw() > 9_000_000, "{bbr:?}");
+    }
+
+    #[test]
+    fn rounds_without_a_measurement_do_not_end_startup() {
+        let (mut bbr, mut window, _) = start();
+        for round in 0..10 {
+            let rate = (round == 0).then_some(RateSample {
+                rate: 100_000,
+                app_limited: false,
+                delivered: 1448,
+                lost: 0,
+                in_flight: 1448,
+            });
+            let sample = AckSample {
+                now: Instant::from_millis(100 * (round + 1)),
+                acked: 1448,
+                delivered: 1448,
+                rtt: Some(Duration::from_millis(100)),
+                rate,
+                round_start: true,
+                ..AckSample::default()
+            };
+            bbr.observe(&mut window, &sample);
+        }
+        assert_eq!(bbr.state, State::Startup);
+        // And what a first small sample says does not hold the first window back.
+        assert_eq!(window.cwnd, 14_480 + 10 * 1448);
     }
 }
