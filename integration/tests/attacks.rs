@@ -25,7 +25,7 @@ use integration::stats::{STATS_FILE, Stats};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const MEMORY: u64 = 32 << 20;
-/// How long a rate is measured.
+/// How long a rate is measured: bytes over time, not a wait for something to happen.
 const SPAN: Duration = Duration::from_millis(1200);
 
 /// Bytes of a connection after which it has filled the link and its queue.

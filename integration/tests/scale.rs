@@ -89,7 +89,7 @@ fn a_thousand_idle_connections_cost_less_than_a_hundredth_of_a_core() {
         thread::sleep(window);
         (server.cpu_time().unwrap() - before).as_secs_f64() / begin.elapsed().as_secs_f64()
     };
-    // Delayed ACKs, adaptive spinning and buffers given back come to rest; then a window of time is the measure.
+    // Delayed ACKs, adaptive spinning and buffers given back come to rest; then a window of time is the measure, not a wait.
     wait_until(
         Duration::from_secs(20),
         "the server to come to rest",
