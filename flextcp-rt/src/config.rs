@@ -17,7 +17,7 @@
 //! | `FLEXTCP_ECN` | `ecn` | explicit congestion notification: `off`, `accept` (when the peer asks), `request` (ask as well); DCTCP asks unless it is off | `accept` |
 //! | `FLEXTCP_MEMORY` | `memory` | bytes for all app buffers together: `512M`, `2GiB` | `1GiB` |
 //! | `FLEXTCP_RECV_BUFFER_MAX` | `recv_buffer_max` | bytes a receive buffer may grow to, `4KiB` to `1GiB`, rounded up to a power of two | `8MiB` |
-//! | `FLEXTCP_SEND_BUFFER_MAX` | `send_buffer_max` | the same of a send buffer | `4MiB` |
+//! | `FLEXTCP_SEND_BUFFER_MAX` | `send_buffer_max` | the same of a send buffer, which grows with the congestion window | `16MiB` |
 //! | `FLEXTCP_SPIN` | `spin` | microseconds an idle core polls before it sleeps, at most; `0` to `1000000` | `50` |
 //! | `FLEXTCP_TAP_ADDR` | `tap_addr` | our addresses on the TAP device, with prefix length, separated by commas: `10.0.0.2/24` | none |
 //! | `FLEXTCP_FILTER` | `filter` | who may connect to what we listen on: rules separated by commas, of which the first that matches decides, as in `allow 10.0.0.0/8 port 443, deny any port 443`; see [`Filter`] | all |
@@ -252,7 +252,7 @@ impl Default for Config {
             memory: 1 << 30,
             // The powers of two next to Linux's default tcp_rmem[2] and tcp_wmem[2].
             recv_buffer_max: 8 << 20,
-            send_buffer_max: 4 << 20,
+            send_buffer_max: 16 << 20,
             spin: Duration::from_micros(50),
             tap_addr: Vec::new(),
             filter: Filter::default(),
@@ -363,7 +363,7 @@ impl Config {
             },
             recv_buffer_initial: defaults.recv_buffer_initial.min(self.recv_buffer_max),
             recv_buffer_max: self.recv_buffer_max,
-            send_buffer: self.send_buffer_max,
+            send_buffer_max: self.send_buffer_max,
             congestion: self.congestion.name(),
             ecn: self.ecn,
             ..defaults
@@ -372,13 +372,13 @@ impl Config {
 
     /// Rules between keys, which no single value can break.
     fn validated(self) -> Result<Self, ConfigError> {
-        let largest = u64::from(self.recv_buffer_max.max(self.send_buffer_max));
+        let largest = u64::from(self.recv_buffer_max);
         if self.memory < largest {
             return Err(ConfigError::new(
                 "memory",
                 &self.memory.to_string(),
                 format!(
-                    "less than one buffer may grow to; raise it to {largest} at least, or lower recv_buffer_max and send_buffer_max"
+                    "less than one receive buffer may grow to; raise it to {largest} at least, or lower recv_buffer_max"
                 ),
             ));
         }

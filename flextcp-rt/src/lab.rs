@@ -7,7 +7,7 @@
 //!
 //! | to | call |
 //! |---|---|
-//! | put a frame on the wire, take one off | [`inject`](Lab::inject), [`drain`](Lab::drain) |
+//! | put a frame on the wire, take one off | [`inject`](Lab::inject), [`drain`](Lab::drain), [`take_sent`](Lab::take_sent) |
 //! | let the host work | [`poll`](Lab::poll) for one turn, [`run`](Lab::run) until it rests |
 //! | know when it must work again | [`poll_at`](Lab::poll_at) |
 //! | be its application | [`socket`](Lab::socket), [`bind`](Lab::bind), [`listen`](Lab::listen), [`accept`](Lab::accept), [`connect`](Lab::connect), [`read`](Lab::read), [`peek`](Lab::peek), [`write`](Lab::write), [`shutdown`](Lab::shutdown), [`close`](Lab::close), [`abort`](Lab::abort) |
@@ -103,6 +103,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flextcp_nic::buffer::Pool;
 use flextcp_nic::port::capture::{Capture, CaptureConfig};
+pub use flextcp_nic::port::memory::SentFrame;
 use flextcp_nic::port::memory::{MemoryConfig, OpenEnd, OpenPort};
 use flextcp_nic::port::{Port, RxChecksum, RxFrame};
 use flextcp_nic::soft::{SoftConfig, SoftNic};
@@ -143,6 +144,9 @@ pub struct LabConfig {
     pub gateway: MacAddr,
     /// Largest IP packet of the interface.
     pub mtu: u32,
+    /// Largest IP packet of a super-frame, up to 65,535: the interface cuts segments (TSO), or its peer takes them whole as
+    /// veth does. [`Lab::take_sent`] tells where to cut. `None` without: all frames are of one segment.
+    pub segmentation: Option<u32>,
     /// Ports for sockets that are not bound.
     pub ephemeral: RangeInclusive<u16>,
     /// Bytes that rings may take, of all connections together.
@@ -164,6 +168,7 @@ impl Default for LabConfig {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             gateway: MacAddr([2, 0, 0, 0, 0, 0xfe]),
             mtu: 1500,
+            segmentation: None,
             ephemeral: 32_768..=60_999,
             memory: 1 << 30,
             engine: EngineConfig::default(),
@@ -259,11 +264,17 @@ impl Lab {
 
     /// The frames that the host sent since the last call, in order.
     pub fn drain(&mut self) -> Vec<Vec<u8>> {
-        self.wire.drain()
+        let frames = self.wire.drain().into_iter();
+        frames.map(|frame| frame.bytes).collect()
     }
 
     /// The oldest of them.
     pub fn take_frame(&mut self) -> Option<Vec<u8>> {
+        self.wire.take().map(|frame| frame.bytes)
+    }
+
+    /// The oldest of them, and where a NIC would cut it if it is a super-frame ([`LabConfig::segmentation`]).
+    pub fn take_sent(&mut self) -> Option<SentFrame> {
         self.wire.take()
     }
 
@@ -325,6 +336,11 @@ impl Lab {
         self.core.relink(|_| Some(gateway));
     }
 
+    /// Bytes that rings take now, and may take ([`LabConfig::memory`]; the smallest blocks are given beyond it).
+    pub fn memory(&self) -> (u64, u64) {
+        (self.pool.used(), self.pool.limit())
+    }
+
     /// Counters of NIC and engine, as a process reports them.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::new();
@@ -366,6 +382,8 @@ fn open_port(config: &LabConfig) -> (OpenPort, OpenEnd) {
         name: config.name.clone(),
         mac: config.mac,
         mtu: config.mtu,
+        tx_checksum: config.segmentation.is_some(),
+        tx_segment_max: config.segmentation,
         ..MemoryConfig::default()
     })
 }

@@ -39,7 +39,7 @@ pub struct SocketOptions {
     pub user_timeout: Option<Duration>,
     /// `SO_RCVBUF`: fixed size of the receive buffer in bytes; `None` tunes it by itself.
     pub recv_buffer: Option<u32>,
-    /// `SO_SNDBUF`: limit of the send buffer in bytes; `None` takes the engine's default.
+    /// `SO_SNDBUF`: fixed limit of the send buffer in bytes; `None` tunes it by itself.
     pub send_buffer: Option<u32>,
     /// `IP_TTL` or `IPV6_UNICAST_HOPS`; `None` takes the engine's default.
     pub ttl: Option<u8>,

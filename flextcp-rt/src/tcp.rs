@@ -159,6 +159,7 @@ impl Engine {
             raw: &mut self.raw,
             challenges: &mut self.challenges,
             scarce,
+            pressed: self.pool.under_pressure(),
         };
         let result = f(conn, &mut cx);
         self.settle(now, id);

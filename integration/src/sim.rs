@@ -12,7 +12,8 @@
 //! | `world` | virtual time: who is next, and what happens then |
 //! | `host` | a lab with its clock and its applications |
 //! | `app` | one end of a connection |
-//! | `router` | what joins the links: forwarding, path MTU, ICMP |
+//! | `router` | what joins the links: path MTU, ICMP |
+//! | `segment` | what a NIC does with super-frames |
 //! | `verdict` | what must hold at the end |
 //! | `trace` | hash, samples and capture of a run |
 //! | `batch` | many seeds on several threads |
@@ -26,16 +27,17 @@ mod plot;
 mod rng;
 mod router;
 mod scenario;
+mod segment;
 mod trace;
 mod verdict;
 mod world;
 
 pub use app::{AppPlan, Ending, Mode};
-pub use batch::{Batch, Failed, batch};
+pub use batch::{Batch, BatchPlan, Failed, Progress, batch};
 pub use class::LinkClass;
 pub use plot::draw;
 pub use rng::Rng;
 pub use scenario::{ConnectionPlan, HostPlan, NetEvent, Scenario};
 pub use trace::{Recording, Sample, Trace};
-pub use verdict::{End, Outcome, Report};
+pub use verdict::{Coverage, End, Outcome, Report};
 pub use world::{Failure, run, run_recorded};

@@ -3,7 +3,12 @@
 //! `FLEXTCP_SIM_SCENARIOS=N` plays another number of them, `FLEXTCP_SIM_FROM=N` starts at another seed. A failure
 //! prints its seed; `cargo run -p integration --bin sim -- --seed N` plays it alone.
 
-use integration::sim::batch;
+use std::time::Duration;
+
+use flextcp_nic::port::impair::Impairment;
+use flextcp_rt::options::SocketOptions;
+use flextcp_rt::tcp::EngineConfig;
+use integration::sim::{AppPlan, BatchPlan, Ending, LinkClass, Mode, Scenario, batch, run};
 
 /// Scenarios, without `FLEXTCP_FULL`.
 const SCENARIOS: u64 = 10_000;
@@ -25,8 +30,17 @@ fn seeded_scenarios_pass() {
     let count = variable("FLEXTCP_SIM_SCENARIOS").unwrap_or(if full { FULL } else { SCENARIOS });
     let from = variable("FLEXTCP_SIM_FROM").unwrap_or(0);
     let started = std::time::Instant::now();
-    // Each hundredth is played twice: the same seed has to give the same frames.
-    let batch = batch(from..from + count, 2, 100, 10, None);
+    let plan = BatchPlan {
+        seeds: from..from + count,
+        threads: 2,
+        repeat: 100,
+        failures: 10,
+        until: None,
+        patience: Duration::from_secs(600),
+    };
+    let batch = batch(&plan, |progress| {
+        assert_eq!(progress.stuck, None, "a scenario that does not end");
+    });
     for failed in &batch.failed {
         eprintln!("{}\n", failed.what);
     }
@@ -46,4 +60,64 @@ fn seeded_scenarios_pass() {
     assert!(batch.complete * 2 > batch.connections, "{batch:?}");
     assert!(batch.installed > batch.connections / 2, "{batch:?}");
     assert!(batch.retransmitted > 0);
+    // And that each kind of trouble is among it.
+    let met = &batch.coverage;
+    let kinds = [
+        ("ECN marks", met.marked),
+        ("packets too large", met.too_big),
+        ("packets too large for a silent router", met.swallowed),
+        ("super-frames cut", met.cut),
+        ("super-frames passed on", met.whole),
+        ("simultaneous opens", met.crossed),
+    ];
+    for (kind, count) in kinds {
+        assert!(count * 1_000 > batch.scenarios, "{count} {kind}");
+    }
+}
+
+/// A gigabit over 100 ms has 12.5 MB in flight. The sender's settings are the defaults; the receiver's window is as Linux's.
+#[test]
+fn a_bulk_sender_fills_a_long_fat_path() {
+    const BYTES: u64 = 400 << 20;
+    let mut scenario = Scenario::random(0);
+    scenario.hosts.truncate(2);
+    scenario.events.clear();
+    scenario.connections.truncate(1);
+    for host in &mut scenario.hosts {
+        host.class = LinkClass::Wire;
+        (host.up, host.down) = (Impairment::default(), Impairment::default());
+        (host.mtu, host.path_mtu) = (1_500, 1_500);
+        host.tick = Duration::from_nanos(1);
+        host.memory = 1 << 30;
+        host.engine = EngineConfig::default();
+        host.accept_pause = Duration::ZERO;
+    }
+    scenario.hosts[0].engine.recv_buffer_max = 32 << 20;
+    let sender = &mut scenario.hosts[1];
+    for line in [&mut sender.up, &mut sender.down] {
+        line.delay = Duration::from_millis(50);
+        line.rate = Some(1_000_000_000);
+        line.queue = 8_000;
+    }
+    let app = |send, ending| AppPlan {
+        mode: Mode::Stream,
+        send,
+        write: 65_536..=65_536,
+        think: Duration::ZERO,
+        read: 65_536..=65_536,
+        stalls: Vec::new(),
+        ending,
+        options: SocketOptions::default(),
+    };
+    let connection = &mut scenario.connections[0];
+    (connection.client, connection.server) = (1, 0);
+    (connection.v6, connection.simultaneous) = (false, false);
+    connection.at = Duration::ZERO;
+    connection.client_app = app(BYTES, Ending::Shutdown);
+    connection.server_app = app(0, Ending::Last);
+    let report = run(&scenario).unwrap();
+    let took = report.outcomes[0].server.done_at.unwrap();
+    let rate = BYTES as f64 * 8.0 / took.as_secs_f64() / 1e6;
+    // With 4 MiB in flight it would be 335 Mbit/s. Slow start takes about a second of the four and a half.
+    assert!(rate > 600.0, "{rate:.0} Mbit/s, {took:?}: {report:?}");
 }

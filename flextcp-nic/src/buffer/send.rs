@@ -61,6 +61,31 @@ pub fn send_ring(pool: &Arc<Pool>, limit: u32) -> (SendWriter, SendReader) {
     )
 }
 
+/// The limit of a send ring, wherever its halves are.
+#[derive(Clone)]
+pub struct SendLimit {
+    shared: Arc<Shared>,
+}
+
+impl SendLimit {
+    /// Most bytes that the ring may hold.
+    pub fn get(&self) -> u32 {
+        self.shared.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets that. Bytes beyond a lower limit stay.
+    pub fn set(&self, limit: u32) {
+        let limit = limit.min(MAX_BLOCK);
+        self.shared.limit.store(limit, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for SendLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendLimit").field(&self.get()).finish()
+    }
+}
+
 /// The host half of a send ring.
 pub struct SendReader {
     shared: Arc<Shared>,
@@ -80,6 +105,13 @@ impl SendReader {
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Its limit.
+    pub fn limit(&self) -> SendLimit {
+        SendLimit {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Bytes of memory attached, 0 when detached, as of the last [`take_written`](Self::take_written).
@@ -306,7 +338,9 @@ mod tests {
         reader.release(6);
         assert!(reader.release_if_empty());
         assert_eq!(pool.used(), 0);
-        writer.set_limit(100);
+        let limit = reader.limit();
+        limit.set(100);
+        assert_eq!((limit.get(), writer.limit()), (100, 100));
         assert_eq!(writer.write(&[7; 200]), 100);
         assert_eq!(reader.take_written(), 100);
         assert_eq!(bytes(&reader, 0, 100), [7; 100]);

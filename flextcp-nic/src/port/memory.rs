@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use self::open::{OpenEnd, OpenPort};
+pub use self::open::{OpenEnd, OpenPort, SentFrame};
 use super::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame};
 use crate::port::wake::Wake;
 use crate::time::Instant;

@@ -100,8 +100,8 @@ const KEYS: &[Key] = &[
     key!(
         send_buffer_max,
         parse::buffer_max,
-        "the same of a send buffer",
-        "`4MiB`"
+        "the same of a send buffer, which grows with the congestion window",
+        "`16MiB`"
     ),
     key!(
         spin,

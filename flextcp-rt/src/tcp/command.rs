@@ -130,7 +130,7 @@ impl Engine {
             Some(_) => return Err(CommandError::InUse),
         }
         let id = self.conns.next_id();
-        let limit = options.send_buffer.unwrap_or(self.config.send_buffer);
+        let limit = self.config.first_send_limit(options.send_buffer);
         let (recv_writer, recv) = recv_ring(&self.pool);
         let (send, send_reader) = send_ring(&self.pool, limit);
         let negotiated = handshake::offer(&tuple, &options, &self.config);
@@ -227,6 +227,8 @@ impl Engine {
                 SocketOption::Congestion(name) => conn.congestion.replace(name, conn.snd.iss.0),
                 SocketOption::MaxSegment(_) => conn.update_mss(),
                 SocketOption::RecvBuffer(_) => conn.apply_receive_buffer(cx.config),
+                // Once more: tuning may have raised it before it was told.
+                SocketOption::SendBuffer(bytes) => conn.send_limit.set(bytes),
                 SocketOption::QuickAck(true) => {
                     conn.rcv.ack.quick = cx.config.quick_acks;
                     conn.on_delayed_ack();

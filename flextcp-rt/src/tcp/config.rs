@@ -33,8 +33,11 @@ pub struct EngineConfig {
     pub recv_buffer_initial: u32,
     /// Largest receive buffer that tuning reaches, bytes (`tcp_rmem[2]`).
     pub recv_buffer_max: u32,
-    /// Limit of the send buffer, bytes (`tcp_wmem[2]`).
-    pub send_buffer: u32,
+    /// How far an application may write ahead of the peer at first, bytes. More than Linux's `tcp_wmem[1]`, which is
+    /// doubled before the first write: a ring's memory is attached as it is written.
+    pub send_buffer_initial: u32,
+    /// Largest send buffer that tuning reaches, bytes (`tcp_wmem[2]`): a gigabit over 100 ms.
+    pub send_buffer_max: u32,
     /// Congestion control by name: `cubic`, `reno`, `dctcp` or `bbr`.
     pub congestion: &'static str,
     /// Initial congestion window in segments (RFC 6928).
@@ -87,6 +90,13 @@ pub struct EngineConfig {
     pub buffer_idle: Duration,
 }
 
+impl EngineConfig {
+    /// The limit that a send ring has at first, for the size that the application asked for, if any.
+    pub(super) fn first_send_limit(&self, asked: Option<u32>) -> u32 {
+        asked.unwrap_or_else(|| self.send_buffer_initial.min(self.send_buffer_max))
+    }
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -97,7 +107,8 @@ impl Default for EngineConfig {
             ecn: Ecn::Accept,
             recv_buffer_initial: 64 << 10,
             recv_buffer_max: 6 << 20,
-            send_buffer: 4 << 20,
+            send_buffer_initial: 256 << 10,
+            send_buffer_max: 16 << 20,
             congestion: "cubic",
             initial_window: 10,
             ttl: 64,

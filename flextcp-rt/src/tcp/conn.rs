@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use flextcp_nic::buffer::SendLimit;
 use flextcp_nic::flow::{FlowId, FlowTuple};
 use flextcp_nic::nic::{FlowBuffers, Limits};
 use flextcp_nic::pace::Pace;
@@ -35,6 +36,8 @@ pub(super) struct Context<'a> {
     pub(super) challenges: &'a mut Challenges,
     /// Too many orphans, or no memory: orphans that wait for their peer have to go.
     pub(super) scarce: bool,
+    /// Memory is short: no buffer grows.
+    pub(super) pressed: bool,
 }
 
 /// Who has the connection.
@@ -171,6 +174,8 @@ pub(super) struct Conn {
     pub(super) owner: Owner,
     /// `Some` exactly while the engine owns the connection.
     pub(super) buffers: Option<FlowBuffers>,
+    /// Of the send ring, wherever that is.
+    pub(super) send_limit: SendLimit,
     pub(super) negotiated: Negotiated,
     pub(super) ts_offset: u32,
     pub(super) snd: SendSequence,
@@ -246,6 +251,21 @@ impl Conn {
         if mss != self.snd.mss {
             self.snd.mss = mss;
             self.congestion.set_mss(mss);
+        }
+    }
+
+    /// Lets the application write ahead what the next window takes: twice the congestion window, thrice with BBR, whose
+    /// window is no bound of the next one (Linux's `tcp_sndbuf_expand`). It never shrinks; what the application asked for
+    /// stays (`SOCK_SNDBUF_LOCK`), and while memory is short none grows.
+    pub(super) fn tune_send_buffer(&self, cx: &Context<'_>) {
+        if self.options.send_buffer.is_some() || cx.pressed {
+            return;
+        }
+        let times = if self.congestion.owns_window() { 3 } else { 2 };
+        let wanted = self.congestion.window.cwnd.saturating_mul(times);
+        let wanted = wanted.min(cx.config.send_buffer_max);
+        if wanted > self.send_limit.get() {
+            self.send_limit.set(wanted);
         }
     }
 

@@ -264,7 +264,7 @@ impl Engine {
         let options = listener.options.clone();
         let id = self.conns.next_id();
         listener.accept_queue.push_back(id);
-        let limit = options.send_buffer.unwrap_or(self.config.send_buffer);
+        let limit = self.config.first_send_limit(options.send_buffer);
         let (recv_writer, recv) = recv_ring(&self.pool);
         let (send, send_reader) = send_ring(&self.pool, limit);
         let birth = Birth {

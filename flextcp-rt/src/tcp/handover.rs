@@ -184,6 +184,7 @@ impl Conn {
         if notification.acked > 0 {
             self.on_acked_by_nic(cx.now, notification);
         }
+        self.tune_send_buffer(cx);
         self.new_limits().map(|limits| (flow, limits))
     }
 

@@ -194,6 +194,7 @@ impl Conn {
             link,
             state: State::SynSent,
             owner: Owner::Host,
+            send_limit: buffers.send.limit(),
             buffers: Some(buffers),
             negotiated,
             ts_offset,

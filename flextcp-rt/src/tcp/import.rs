@@ -37,7 +37,7 @@ impl Engine {
             return Err(CommandError::InUse);
         }
         let (mut recv_writer, recv) = recv_ring(&self.pool);
-        let limit = options.send_buffer.unwrap_or(self.config.send_buffer);
+        let limit = self.config.first_send_limit(options.send_buffer);
         let (send, send_reader) = send_ring(&self.pool, limit);
         let restored = fill_recv(&mut recv_writer, unread, state) && fill_send(&send, limit, state);
         if !restored {

@@ -93,8 +93,10 @@ impl Conn {
         } else {
             1220
         };
+        // Where a router has told of a path narrower than that, the next one may be narrower still, and silent.
         let limit = match self.path_mtu.limit {
-            None => BASE_MSS,
+            None if BASE_MSS < natural => BASE_MSS,
+            None => natural / 2,
             Some(limit) => limit / 2,
         };
         let limit = limit.max(floor);

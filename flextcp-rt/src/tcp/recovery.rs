@@ -194,6 +194,7 @@ impl Conn {
                     .map(|ts| ts.ecr),
             };
             self.recover(cx, ack, &delivered);
+            self.tune_send_buffer(cx);
         }
         if advanced {
             if self.board.is_empty() {

@@ -7,6 +7,7 @@ mod long_transfer;
 mod orphans;
 mod path_mtu;
 mod requirements;
+mod send_buffer;
 mod syn_flood;
 mod turns;
 

@@ -3,14 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use integration::sim::{Batch, Recording, Scenario, batch, draw, run_recorded};
+use integration::sim::{
+    Batch, BatchPlan, Progress, Recording, Scenario, batch, draw, run_recorded,
+};
+
+/// Between two lines of progress.
+const REPORT: Duration = Duration::from_secs(60);
+/// Real time after which a scenario hangs; they take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Resident memory of the long mode, bytes: what is kept of a scenario is a few numbers.
+const MEMORY: u64 = 2 << 30;
+const EXAMPLES: &str = "\
+Examples:
+  sim                                    seeds 0 to 9,999, as CI plays them
+  sim --from 10000 --scenarios 100000    other seeds
+  sim --hours 8                          new seeds for a night; stops at the first failure
+  sim --seed 4711                        one scenario alone: what it is, and what came of it
+  sim --seed 4711 --pcapng run --svg out its frames (run.0.pcapng ...) and its plots
+
+A failure names its seed and how to play it alone. Seeds mean the same only for one version of the program.";
 
 /// Whole FlexTCP hosts on bad links, in virtual time. A scenario is a seed: the same seed gives the same frames.
 #[derive(Debug, Parser)]
-#[command(name = "sim")]
+#[command(name = "sim", after_help = EXAMPLES)]
 struct Args {
     /// Play this scenario alone, and say what came of it
     #[arg(long)]
@@ -21,21 +39,31 @@ struct Args {
     /// Draw sequence numbers, windows, round-trip times and queues over time into this directory (with --seed)
     #[arg(long, value_name = "DIR", requires = "seed")]
     svg: Option<PathBuf>,
-    /// First seed of a range
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// First seed of a range [default: 0; with --hours a new one each time]
+    #[arg(long)]
+    from: Option<u64>,
     /// Scenarios to play
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, conflicts_with = "hours")]
     scenarios: u64,
-    /// Play for so many hours instead, from the first seed on
-    #[arg(long, value_name = "H")]
-    hours: Option<f64>,
+    /// Play for so many hours, with a line of progress each minute, in memory that does not grow
+    #[arg(long, value_name = "N", value_parser = hours)]
+    hours: Option<Duration>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Stop after so many failures
-    #[arg(long, default_value_t = 20)]
-    failures: usize,
+    /// Stop after so many failures [default: 20; with --hours 1]
+    #[arg(long)]
+    failures: Option<usize>,
+}
+
+/// A number of hours, up to a year.
+fn hours(text: &str) -> Result<Duration, String> {
+    let hours: f64 = text.parse().map_err(|_| "give a number, as in 8 or 0.5")?;
+    if hours > 0.0 && hours <= 8_760.0 {
+        Ok(Duration::from_secs_f64(hours * 3_600.0))
+    } else {
+        Err("give a time of more than nothing, and of a year at most".into())
+    }
 }
 
 fn main() -> ExitCode {
@@ -85,14 +113,42 @@ fn last_seen(recording: &Recording) {
 
 fn many(args: &Args) -> ExitCode {
     let started = Instant::now();
-    let (end, until) = match args.hours {
-        Some(hours) => (
-            u64::MAX,
-            Some(started + Duration::from_secs_f64(hours * 3_600.0)),
-        ),
-        None => (args.from.saturating_add(args.scenarios), None),
+    let long = args.hours;
+    let (seeds, failures) = match long {
+        Some(_) => {
+            let from = args.from.unwrap_or_else(new_seed);
+            println!("from seed {from}");
+            (from..u64::MAX, 1)
+        }
+        None => {
+            let from = args.from.unwrap_or(0);
+            (from..from.saturating_add(args.scenarios), 20)
+        }
     };
-    let batch = batch(args.from..end, args.threads, 100, args.failures, until);
+    let plan = BatchPlan {
+        seeds,
+        threads: args.threads,
+        repeat: 100,
+        failures: args.failures.unwrap_or(failures),
+        until: long.map(|length| started + length),
+        patience: PATIENCE,
+    };
+    let mut reported = started;
+    let batch = batch(&plan, |progress| {
+        watch(progress);
+        if reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            let resident = resident().unwrap_or(0) >> 20;
+            println!(
+                "{:.1} h: {} scenarios, next seed {}, {} MiB, {} failed",
+                started.elapsed().as_secs_f64() / 3_600.0,
+                progress.batch.scenarios,
+                progress.next,
+                resident,
+                progress.batch.failed.len(),
+            );
+        }
+    });
     for failed in &batch.failed {
         println!("{}\n", failed.what);
     }
@@ -102,6 +158,39 @@ fn many(args: &Args) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Ends the process where nothing else helps: a scenario that does not end, memory that does not stay in its bound.
+fn watch(progress: &Progress<'_>) {
+    if let Some(seed) = progress.stuck {
+        println!(
+            "scenario {seed} does not end in {PATIENCE:?} of real time\n  alone: cargo run -p integration --bin sim -- --seed {seed}"
+        );
+        std::process::exit(1);
+    }
+    if let Some(bytes) = resident()
+        && bytes > MEMORY
+    {
+        println!(
+            "{} MiB of memory are in use before seed {}: something is not given back",
+            bytes >> 20,
+            progress.next
+        );
+        std::process::exit(1);
+    }
+}
+
+/// Resident memory of the process, bytes.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// A seed that nobody had, far from the next one's.
+fn new_seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_secs()) << 24
 }
 
 fn summary(batch: &Batch, took: Duration) {
@@ -117,5 +206,10 @@ fn summary(batch: &Batch, took: Duration) {
         batch.simulated.as_secs_f64() / 3_600.0,
         took.as_secs_f64(),
         batch.failed.len(),
+    );
+    let met = &batch.coverage;
+    println!(
+        "{} packets marked, {} too large and {} swallowed for it, {} super-frames cut and {} whole, {} simultaneous opens, {} connections opened again by a late segment",
+        met.marked, met.too_big, met.swallowed, met.cut, met.whole, met.crossed, met.reopened,
     );
 }

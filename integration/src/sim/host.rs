@@ -29,8 +29,12 @@ pub(super) struct Host {
     pub(super) accept_at: Instant,
     /// Nothing passes its link before.
     pub(super) outage_until: Instant,
-    /// Largest IP packet that its link takes now.
+    /// Largest IP packet that its way takes now.
     pub(super) mtu: u32,
+    /// Its connections took more than its memory: orphans have to go (as on Linux).
+    pub(super) starved: bool,
+    /// Half-open connections filled more than half of its listener's queue: the old are given up early (as on Linux).
+    pub(super) crowded: bool,
     /// It has to be turned now: a frame came in, or an application did something.
     pub(super) stirred: bool,
     tick: u64,
@@ -60,7 +64,9 @@ impl Host {
             app_wake: None,
             accept_at: Instant::ZERO,
             outage_until: Instant::ZERO,
-            mtu: plan.mtu,
+            mtu: plan.path_mtu.min(plan.mtu),
+            starved: false,
+            crowded: false,
             stirred: true,
             tick: (plan.tick.as_nanos() as u64).max(1),
             epoch: plan.epoch,
@@ -153,6 +159,7 @@ fn lab_config(seed: u64, number: usize, plan: &HostPlan) -> LabConfig {
         addresses: vec![address(number, false), address(number, true)],
         mac: MacAddr([2, 0, 0, 0, 0, number as u8 + 1]),
         mtu: plan.mtu,
+        segmentation: plan.segmentation,
         memory: plan.memory,
         engine: plan.engine.clone(),
         ..LabConfig::default()

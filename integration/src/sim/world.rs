@@ -1,5 +1,8 @@
 //! Virtual time: who is next, and what happens then.
 
+mod events;
+mod network;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
@@ -7,19 +10,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use flextcp_nic::port::RxChecksum;
 use flextcp_nic::port::impair::Line;
 use flextcp_nic::time::Instant;
-use flextcp_nic::wire::Packet;
 use flextcp_rt::lab::Lab;
 
-use super::app::{App, Phase};
-use super::host::{Host, PORT};
+use super::app::App;
+use super::host::Host;
 use super::rng::Rng;
-use super::router::{look, too_big};
-use super::scenario::{NetEvent, Scenario, address};
+use super::scenario::Scenario;
 use super::trace::{Recording, Sample, Trace};
-use super::verdict::{End, Outcome, Report, judge};
+use super::verdict::{Coverage, End, Outcome, Report, judge};
 
 /// Turns of one host at one moment, beyond which it is taken to turn for ever.
 const MAX_TURNS: u32 = 20_000;
@@ -101,6 +101,8 @@ enum Timed {
 struct Connection {
     client: App,
     server: App,
+    /// A late segment passed for the ACK of a SYN cookie and opened it once more, after its end.
+    reopened: bool,
 }
 
 struct World<'a> {
@@ -116,6 +118,7 @@ struct World<'a> {
     entries: usize,
     scratch: Vec<u8>,
     trace: Trace,
+    coverage: Coverage,
     recording: Option<&'a mut Recording>,
 }
 
@@ -132,12 +135,7 @@ impl<'a> World<'a> {
         let lines = scenario
             .hosts
             .iter()
-            .map(|plan| {
-                // A frame is damaged once on its way at most: two bits may cancel out in the checksum.
-                let mut up = plan.up.clone();
-                up.corrupt = 0.0;
-                [up, plan.down.clone()].map(|line| Line::new(line, rng.next()))
-            })
+            .map(|plan| [&plan.up, &plan.down].map(|line| Line::new(line.clone(), rng.next())))
             .collect();
         let connections = scenario
             .connections
@@ -147,6 +145,7 @@ impl<'a> World<'a> {
                 Connection {
                     client: App::new(plan.client_app.clone(), rng.fork(), keys),
                     server: App::new(plan.server_app.clone(), rng.fork(), (keys.1, keys.0)),
+                    reopened: false,
                 }
             })
             .collect();
@@ -161,6 +160,7 @@ impl<'a> World<'a> {
             entries: 0,
             scratch: vec![0; 65_536],
             trace: Trace::default(),
+            coverage: Coverage::default(),
             recording,
         };
         for (number, plan) in scenario.connections.iter().enumerate() {
@@ -184,14 +184,24 @@ impl<'a> World<'a> {
             .iter()
             .map(|host| host.lab.as_ref().is_some_and(is_overrun))
             .collect();
+        let crowded = |host: usize| self.hosts[host].crowded;
+        let starved = |host: usize| self.hosts[host].starved;
         for (number, connection) in self.connections.iter().enumerate() {
             let outcome = Outcome {
                 client: End::of(&connection.client),
                 server: End::of(&connection.server),
             };
             let plan = &self.scenario.connections[number];
-            judge(self.scenario, &outcome, overrun[plan.server])
-                .map_err(|what| format!("connection {number}: {what}; {plan:?}"))?;
+            judge(
+                self.scenario,
+                &outcome,
+                overrun[plan.server]
+                    || crowded(plan.server)
+                    || starved(plan.server)
+                    || starved(plan.client),
+                connection.reopened,
+            )
+            .map_err(|what| format!("connection {number}: {what}; {plan:?}"))?;
         }
         for host in &mut self.hosts {
             if let Some(lab) = &mut host.lab {
@@ -230,7 +240,15 @@ impl<'a> World<'a> {
             retransmitted: 0,
             timeouts: 0,
             installed: 0,
+            coverage: self.coverage,
         };
+        let lines = self.lines.iter().flatten();
+        report.coverage.marked = lines.map(|line| line.counters().marked).sum();
+        for (connection, plan) in self.connections.iter().zip(&self.scenario.connections) {
+            let both = connection.client.eof && connection.server.eof;
+            report.coverage.crossed += u64::from(plan.simultaneous && both);
+            report.coverage.reopened += u64::from(connection.reopened);
+        }
         for lab in self.hosts.iter().filter_map(|host| host.lab.as_ref()) {
             let stats = lab.stats();
             report.retransmitted += stats.recovery.retransmitted;
@@ -299,120 +317,6 @@ impl<'a> World<'a> {
         format!("it does not end; open: {open:#?}; hosts: {counts:?}")
     }
 
-    fn happen(&mut self, what: Timed) -> Result<(), String> {
-        match what {
-            Timed::Connect(number) => self.connect(number),
-            Timed::Back(host) => {
-                let plan = &self.scenario.hosts[host];
-                self.hosts[host].boot(self.now, self.scenario.seed, host, plan);
-                Ok(())
-            }
-            Timed::Event(number) => {
-                let (_, event) = &self.scenario.events[number];
-                self.event(event);
-                Ok(())
-            }
-        }
-    }
-
-    fn event(&mut self, event: &NetEvent) {
-        match event {
-            NetEvent::Link { host, up, down } => {
-                let [to_router, from_router] = &mut self.lines[*host];
-                to_router.set((**up).clone());
-                from_router.set((**down).clone());
-            }
-            NetEvent::Mtu { host, mtu } => self.hosts[*host].mtu = *mtu,
-            NetEvent::Outage { host, length } => {
-                let host = &mut self.hosts[*host];
-                host.outage_until = host.outage_until.max(self.now + *length);
-            }
-            NetEvent::Gateway { host } => self.hosts[*host].change_gateway(),
-            NetEvent::Die { host, back } => {
-                self.hosts[*host].die();
-                for (connection, plan) in
-                    self.connections.iter_mut().zip(&self.scenario.connections)
-                {
-                    if plan.client == *host && connection.client.socket.is_some() {
-                        connection.client.die();
-                    }
-                    if plan.server == *host && connection.server.socket.is_some() {
-                        connection.server.die();
-                    }
-                }
-                if let Some(back) = back {
-                    self.at(self.now + *back, Timed::Back(*host));
-                }
-            }
-        }
-    }
-
-    fn connect(&mut self, number: usize) -> Result<(), String> {
-        let plan = &self.scenario.connections[number];
-        let host = &mut self.hosts[plan.client];
-        let Some(lab) = &mut host.lab else {
-            return Ok(());
-        };
-        let port = PORT + u16::from(plan.v6);
-        let remote = SocketAddr::new(address(plan.server, plan.v6), port);
-        let client = &mut self.connections[number].client;
-        let socket = lab.socket();
-        let started = lab
-            .set_options(socket, client.plan().options.clone())
-            .and_then(|()| lab.connect(socket, remote))
-            .and_then(|()| lab.local_addr(socket));
-        let local =
-            started.map_err(|error| format!("connection {number} cannot start: {error}"))?;
-        client.socket = Some(socket);
-        client.phase = Phase::Connecting;
-        self.by_client.insert((plan.server, local), number);
-        host.apps.push((number, false));
-        host.stirred = true;
-        Ok(())
-    }
-
-    /// Delivers what is due at the end of a host's lines.
-    fn move_frames(&mut self, from: usize) {
-        let now = self.now;
-        while let Some(frame) = self.lines[from][0].take(now) {
-            self.route(from, frame.bytes);
-        }
-        let host = &mut self.hosts[from];
-        while let Some(frame) = self.lines[from][1].take(now) {
-            if let Some(lab) = &mut host.lab {
-                lab.inject_owned(frame.bytes);
-                host.stirred = true;
-            }
-        }
-    }
-
-    fn route(&mut self, from: usize, frame: Vec<u8>) {
-        let Some(packet) = look(&frame) else { return };
-        let to = (0..self.hosts.len())
-            .find(|&host| address(host, packet.destination.is_ipv6()) == packet.destination);
-        let Some(to) = to else { return };
-        let dark = |host: &Host| host.outage_until > self.now;
-        if dark(&self.hosts[from]) || dark(&self.hosts[to]) {
-            return;
-        }
-        let mtu = self.hosts[from].mtu.min(self.hosts[to].mtu);
-        let (line, frame) = if packet.len > mtu as usize {
-            (from, too_big(&frame, &packet, mtu))
-        } else {
-            (to, frame)
-        };
-        let down = &mut self.lines[line][1];
-        down.enter(
-            self.now,
-            std::iter::once(&frame[..]),
-            RxChecksum::Unverified,
-        );
-        if let Some(recording) = &mut self.recording {
-            recording.queue(self.now, line, true, down.queued(self.now));
-        }
-        down.give_back(frame);
-    }
-
     /// Turns a host and its applications until both rest.
     fn run_host(&mut self, number: usize) -> Result<(), String> {
         let now = self.now;
@@ -423,18 +327,11 @@ impl<'a> World<'a> {
             let Some(lab) = &mut host.lab else {
                 return Ok(());
             };
+            let starved = |lab: &Lab| lab.memory().0 > lab.memory().1;
+            host.starved |= starved(lab);
             let work = lab.poll(at);
-            let up = &mut self.lines[number][0];
-            while let Some(frame) = lab.take_frame() {
-                self.trace.frame(now, number, &frame);
-                if let Some(recording) = &mut self.recording {
-                    let by_client = &self.by_client;
-                    recording.segment(now, &frame, |packet| connection_of(by_client, packet));
-                    recording.queue(now, number, false, up.queued(now));
-                }
-                up.enter(now, std::iter::once(&frame[..]), RxChecksum::Unverified);
-                up.give_back(frame);
-            }
+            host.starved |= starved(lab);
+            self.send_frames(number);
             let any = self.accept(number)? | self.step_apps(number);
             let host = &mut self.hosts[number];
             let rests = host
@@ -442,50 +339,17 @@ impl<'a> World<'a> {
                 .as_ref()
                 .is_none_or(|lab| lab.poll_at().is_none_or(|next| next > at));
             if work == 0 && !any && rests {
+                let backlog = self.scenario.hosts[number].backlog.max(8) as usize;
+                if self.connections.len() * 2 > backlog
+                    && let Some(lab) = &host.lab
+                {
+                    host.crowded |= lab.counts().half_open * 2 > backlog;
+                }
                 self.sample(number);
                 return Ok(());
             }
         }
         Err(format!("host {number} turns for ever"))
-    }
-
-    fn accept(&mut self, number: usize) -> Result<bool, String> {
-        let host = &mut self.hosts[number];
-        let Some(lab) = &mut host.lab else {
-            return Ok(false);
-        };
-        if host.accept_at > self.now {
-            return Ok(false);
-        }
-        let mut any = false;
-        for &listener in &host.listeners {
-            while let Ok((socket, peer)) = lab.accept(listener) {
-                any = true;
-                let Some(&connection) = self.by_client.get(&(number, peer)) else {
-                    return Err(format!("host {number} accepted a connection from {peer}"));
-                };
-                let server = &mut self.connections[connection].server;
-                if server.socket.is_some() {
-                    // A segment that was late has opened it once more: cookies remember nothing.
-                    if lab.stats().defence.syn_cookies_accepted > 0 && lab.close(socket).is_ok() {
-                        continue;
-                    }
-                    return Err(format!("connection {connection} was accepted twice"));
-                }
-                server.socket = Some(socket);
-                server.phase = Phase::Open;
-                let options = &server.plan().options;
-                for option in super::app::changes(options) {
-                    lab.set_option(socket, option)
-                        .map_err(|error| format!("an option cannot be set: {error}"))?;
-                }
-                host.apps.push((connection, true));
-            }
-        }
-        if any {
-            host.accept_at = self.now + self.scenario.hosts[number].accept_pause;
-        }
-        Ok(any)
     }
 
     fn step_apps(&mut self, number: usize) -> bool {
@@ -542,25 +406,4 @@ impl<'a> World<'a> {
 fn is_overrun(lab: &Lab) -> bool {
     let stats = lab.stats();
     stats.drops.listen_overflow > 0 || stats.defence.syn_cookies_sent > 0
-}
-
-/// Whose segment a host sends: the connection, and whether the server is the sender.
-fn connection_of(
-    by_client: &HashMap<(usize, SocketAddr), usize>,
-    packet: &Packet,
-) -> Option<(usize, bool)> {
-    let Packet::Tcp(packet) = packet else {
-        return None;
-    };
-    // As the receiver sees it: local is the destination.
-    let (to, from) = (packet.tuple.local_addr(), packet.tuple.remote_addr());
-    let number = |addr: SocketAddr| match addr.ip() {
-        std::net::IpAddr::V4(ip) => usize::from(ip.octets()[3]) - 1,
-        std::net::IpAddr::V6(ip) => usize::from(ip.octets()[15]) - 1,
-    };
-    let by_client =
-        |client: SocketAddr, server: SocketAddr| by_client.get(&(number(server), client)).copied();
-    by_client(from, to)
-        .map(|connection| (connection, false))
-        .or_else(|| by_client(to, from).map(|connection| (connection, true)))
 }

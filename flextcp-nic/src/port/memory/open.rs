@@ -2,18 +2,29 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU16;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Frame, MemoryConfig, recycle};
 use crate::port::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame};
 use crate::time::Instant;
+use crate::wire::checksum::checksum;
+
+/// A frame that a port sent.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SentFrame {
+    /// From the Ethernet header on, with its checksum.
+    pub bytes: Vec<u8>,
+    /// A super-frame: a NIC would cut its payload into segments of so many bytes.
+    pub segment: Option<NonZeroU16>,
+}
 
 /// Both directions of an open wire.
 #[derive(Debug, Default)]
 struct Wire {
     inbound: VecDeque<Vec<u8>>,
-    outbound: VecDeque<Vec<u8>>,
+    outbound: VecDeque<SentFrame>,
     /// Buffers of frames that were received, for frames to send.
     spare: Vec<Vec<u8>>,
 }
@@ -31,7 +42,7 @@ fn lock(wire: &Shared) -> MutexGuard<'_, Wire> {
 pub struct OpenPort {
     info: PortInfo,
     wire: Shared,
-    batch: Vec<Vec<u8>>,
+    batch: Vec<SentFrame>,
     max_batch: usize,
     counters: PortCounters,
 }
@@ -43,8 +54,8 @@ pub struct OpenEnd {
 }
 
 impl OpenPort {
-    /// A port and its open end. Of `config`, the sizes of the far queue, fragments and the transmit offloads have no
-    /// meaning here: frames leave with their checksums, one segment each.
+    /// A port and its open end. Of `config`, the sizes of the far queue and fragments have no meaning here. Frames come
+    /// out with their checksums, and super-frames (`tx_segment_max`) in one piece.
     pub fn new(config: MemoryConfig) -> (Self, OpenEnd) {
         let wire = Shared::default();
         let end = OpenEnd {
@@ -56,8 +67,8 @@ impl OpenPort {
                 ifindex: 0,
                 mac: config.mac,
                 mtu: config.mtu,
-                tx_checksum: false,
-                tx_segment_max: None,
+                tx_checksum: config.tx_checksum,
+                tx_segment_max: config.tx_segment_max,
             },
             wire,
             batch: Vec::new(),
@@ -75,18 +86,39 @@ impl OpenEnd {
     }
 
     /// Takes out the oldest frame that was flushed.
-    pub fn take(&self) -> Option<Vec<u8>> {
+    pub fn take(&self) -> Option<SentFrame> {
         lock(&self.wire).outbound.pop_front()
     }
 
     /// Takes out all frames that were flushed, oldest first.
-    pub fn drain(&self) -> Vec<Vec<u8>> {
+    pub fn drain(&self) -> Vec<SentFrame> {
         lock(&self.wire).outbound.drain(..).collect()
     }
 
     /// Frames that were put in and not yet received.
     pub fn waiting(&self) -> usize {
         lock(&self.wire).inbound.len()
+    }
+}
+
+/// Where the TCP header of a frame of ours is: behind Ethernet's and an IP header without options.
+const TRANSPORT_V4: usize = 14 + 20;
+const TRANSPORT_V6: usize = 14 + 40;
+/// Of the checksum, in a TCP header.
+const CHECKSUM_OFFSET: usize = 16;
+
+/// Completes the checksum of a segment whose field holds the sum of its pseudo-header.
+fn complete_checksum(frame: &mut [u8]) {
+    let transport = match frame.get(14) {
+        Some(version) if version >> 4 == 4 => TRANSPORT_V4,
+        _ => TRANSPORT_V6,
+    };
+    let Some(segment) = frame.get_mut(transport..) else {
+        return;
+    };
+    let sum = checksum(segment);
+    if let Some(field) = segment.get_mut(CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2) {
+        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 
@@ -124,7 +156,12 @@ impl Port for OpenPort {
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += frame.len() as u64;
         let buffer = lock(&self.wire).spare.pop().unwrap_or_default();
-        self.batch.push(Frame::fill(buffer, &frame).bytes);
+        let mut bytes = Frame::fill(buffer, &frame).bytes;
+        if frame.offload.checksum {
+            complete_checksum(&mut bytes);
+        }
+        let segment = frame.offload.segment;
+        self.batch.push(SentFrame { bytes, segment });
         Ok(())
     }
 
@@ -170,7 +207,7 @@ mod tests {
         port.transmit(now, frame).unwrap();
         assert_eq!(port.transmit(now, frame), Err(PortFull));
         port.flush(now).unwrap();
-        assert_eq!(end.take().as_deref(), Some(&b"header body"[..]));
+        assert_eq!(end.take().unwrap().bytes, b"header body");
         assert_eq!(end.drain().len(), 1);
 
         assert!(port.arm().unwrap());

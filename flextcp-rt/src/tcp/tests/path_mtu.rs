@@ -71,6 +71,32 @@ fn an_old_router_does_not_tell_its_mtu() {
     assert_eq!(mss(&sim, client), 500);
 }
 
+/// Segments were never made smaller than the first router had asked for, if that was below what a search begins with
+/// (found by the simulator).
+#[test]
+fn a_black_hole_behind_a_router_that_speaks_is_found() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    sim.cut = [true, true];
+    sim.write(0, client, &pattern(0, 5000));
+    sim.drive_all();
+    too_big(&mut sim, client, 0, 820);
+    assert_eq!(mss(&sim, client), 768);
+    sim.cut = [false, false];
+    sim.narrow = 761;
+    let done = sim.run_until(60 * SECOND, |sim| {
+        sim.hosts[0]
+            .engine
+            .info(sim.now, client)
+            .unwrap()
+            .bytes_acked
+            == 5000
+    });
+    assert!(done, "{:?}", sim.hosts[0].engine.info(sim.now, client));
+    assert_eq!(sim.read(1, server, 1 << 20), pattern(0, 5000));
+    assert!((524..=709).contains(&mss(&sim, client)));
+}
+
 #[test]
 fn a_black_hole_is_found_and_its_size_searched() {
     let mut sim = Sim::plain();

@@ -431,6 +431,29 @@ fn holes_are_acknowledged_at_once_and_so_is_what_fills_them() {
     }
 }
 
+/// Islands are bounded, but what is next in order is always taken: a hole of several segments in front of very many
+/// islands stayed open for ever (found by the simulator).
+#[test]
+fn what_is_next_in_order_is_taken_behind_however_many_holes() {
+    let mut sim = Sim::plain();
+    let (_, server) = sim.pair();
+    sim.cut[0] = true;
+    let mut segment = next_of_client(&sim, server);
+    let first = segment.seq;
+    let mut inject = |sim: &mut Sim, offset: u32| {
+        segment.seq = first + offset;
+        sim.inject(1, &segment, &pattern(u64::from(offset), 10));
+    };
+    // Every other one, from the fifth on.
+    for island in 0..1_000 {
+        inject(&mut sim, 40 + 20 * island);
+    }
+    for offset in [0, 10, 20, 30] {
+        inject(&mut sim, offset);
+    }
+    assert_eq!(sim.read(1, server, 99), pattern(0, 50));
+}
+
 /// RFC 6298, section 5, rules 5.1 to 5.3: an acknowledgment starts the timer anew, the last one stops it.
 #[test]
 fn the_retransmission_timer_runs_from_the_last_progress() {

@@ -151,6 +151,17 @@ fn whoever_takes_all_memory_keeps_nobody_out() {
         sim.settle();
         assert_eq!(sim.read(1, server, 99), b"still here");
     }
+    // And who takes it may connect, as on Linux, which forces the memory of a SYN (`sk_forced_mem_schedule`).
+    sim.hosts[0].engine.pool = pool.clone();
+    let out = sim.connect(40_002, SocketOptions::default());
+    sim.settle();
+    let out_server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.write(0, out, &pattern(0, 1_000));
+    sim.settle();
+    assert_eq!(sim.read(1, out_server, 9_999), pattern(0, 1_000));
+    sim.write(1, out_server, b"and back");
+    sim.settle();
+    assert_eq!(sim.read(0, out, 99), b"and back");
     rings.clear();
     assert_eq!(pool.pressure(), Pressure::Low);
 }

@@ -80,11 +80,17 @@ fn host(path: ImpairConfig, column: Column) -> HostPlan {
         up: path.tx,
         down: path.rx,
         mtu: 1_500,
+        path_mtu: 1_500,
+        silent: false,
+        segmentation: None,
         tick: Duration::from_nanos(1),
         epoch: Duration::from_secs(1_000),
         engine: EngineConfig {
             offload: column.offload,
             congestion: column.congestion,
+            // Never in the way: what is compared is recovery and congestion control.
+            send_buffer_initial: 4 << 20,
+            send_buffer_max: 4 << 20,
             ..EngineConfig::default()
         },
         memory: 1 << 30,
@@ -122,6 +128,7 @@ fn scenario(cell: Cell, column: Column, seed: u64) -> Scenario {
             client: 1,
             server: 0,
             v6: false,
+            simultaneous: false,
             client_app: app(BYTES, Ending::Shutdown),
             server_app: app(0, Ending::Last),
         }],
