@@ -110,6 +110,8 @@ pub(crate) struct Driver {
     parked_at: Option<Instant>,
     spin: Duration,
     spin_max: Duration,
+    /// The next poll only lets the others run.
+    yields: bool,
 }
 
 impl Driver {
@@ -132,6 +134,7 @@ impl Driver {
             parked_at: None,
             spin: spin_max,
             spin_max,
+            yields: false,
             shared,
         })
     }
@@ -209,6 +212,10 @@ impl Driver {
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
         self.shared.waker.register(cx.waker());
         self.shared.state.store(RUNNING, Ordering::Relaxed);
         let started = self.shared.core.now();
@@ -221,6 +228,9 @@ impl Driver {
             let turn = self.shared.core.turn(now)?;
             if turn.work > 0 {
                 self.idle_since = None;
+                // The task that accepts a connection spawns another, which runs after this one's next poll: it
+                // answers first, so that its answer carries the ACK.
+                self.yields = turn.accepted;
                 cx.waker().wake_by_ref();
                 return Ok(());
             }

@@ -71,14 +71,16 @@ impl Engine {
         }
     }
 
-    /// The application took the oldest connection off the accept queue.
-    pub fn accepted(&mut self, listener: ListenerId) {
+    /// The application took the oldest connection off the accept queue: from now on the NIC may have it.
+    pub fn accepted(&mut self, now: Instant, listener: ListenerId) {
         let taken = self
             .listeners
             .get_mut(listener)
             .and_then(|l| l.accept_queue.pop_front());
         if let Some(conn) = taken.and_then(|id| self.conns.get_mut(id)) {
             conn.listener = None;
+            let id = conn.id;
+            self.settle(now, id);
         }
     }
 

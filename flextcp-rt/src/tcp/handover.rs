@@ -19,6 +19,8 @@ impl Conn {
     pub(super) fn is_plain(&self) -> bool {
         self.state == State::Established
             && self.on_host()
+            // Whoever accepts it may set options first, and one that nobody takes has no business on the NIC.
+            && self.listener.is_none()
             && !self.orphan
             && self.recovery.phase == Phase::Open
             && self.recovery.dup_acks == 0

@@ -254,7 +254,7 @@ impl Sim {
             installed.insert(*next_flow, (id, state.tuple(), state, buffers));
         }
         while let Some(event) = self.hosts[host].engine.poll_event() {
-            self.hosts[host].on_event(event);
+            self.hosts[host].on_event(now, event);
         }
     }
 
@@ -480,7 +480,7 @@ impl Sim {
 }
 
 impl Host {
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Accepted {
                 listener,
@@ -490,7 +490,7 @@ impl Host {
             } => {
                 self.apps.insert(conn, app);
                 self.accepted.push_back(conn);
-                self.engine.accepted(listener);
+                self.engine.accepted(now, listener);
             }
             Event::PeerClosed(conn) => self.peer_closed.push(conn),
             Event::Closed(conn) => self.closed.push(conn),

@@ -233,7 +233,8 @@ fn full_accept_queue_ignores_the_last_ack() {
     assert_eq!(sim.state(0, late), State::SynSent);
     let counters = sim.hosts[1].engine.counters();
     assert_eq!((counters.accepted, counters.listen_overflow), (2, 1));
-    sim.hosts[1].engine.accepted(listener);
+    let now = sim.now;
+    sim.hosts[1].engine.accepted(now, listener);
     sim.run(2 * SECOND);
     assert_eq!(sim.state(0, late), State::Established);
 }

@@ -11,11 +11,19 @@ use super::{Inner, StreamEntry};
 use crate::socket::{self, Addresses, StreamHandle, Wakers};
 use crate::tcp::{AppBuffers, ConnError, ConnId, Event, ListenerId};
 
+/// What a turn had to say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Delivered {
+    pub(super) events: usize,
+    /// Whether some were new connections.
+    pub(super) accepted: bool,
+}
+
 impl Inner {
-    pub(super) fn deliver_events(&mut self, wakers: &mut Wakers) -> usize {
-        let mut delivered = 0;
+    pub(super) fn deliver_events(&mut self, wakers: &mut Wakers) -> Delivered {
+        let mut delivered = Delivered::default();
         while let Some(event) = self.engine.poll_event() {
-            delivered += 1;
+            delivered.events += 1;
             match event {
                 Event::Readable(conn) => {
                     self.with_stream(conn, |handle| handle.on_readable(wakers))
@@ -33,6 +41,7 @@ impl Inner {
                     tuple,
                     app,
                 } => {
+                    delivered.accepted = true;
                     self.accepted(listener, conn, tuple, app, wakers);
                 }
                 Event::Failed { conn, error } => self.failed(conn, error, wakers),

@@ -31,7 +31,7 @@ impl Core {
             match request {
                 Request::Doorbell(token) => inner.doorbell(now, token),
                 Request::Command(token, command) => inner.command(now, token, command),
-                Request::Accepted(listener) => inner.engine.accepted(listener),
+                Request::Accepted(listener) => inner.engine.accepted(now, listener),
                 Request::Turn => {}
             }
         }

@@ -28,6 +28,8 @@ pub(crate) struct Turn {
     pub(crate) work: usize,
     /// When the core next has something to do by the clock.
     pub(crate) next: Option<Instant>,
+    /// Whether connections were handed to accept queues.
+    pub(crate) accepted: bool,
 }
 
 impl Core {
@@ -48,6 +50,7 @@ impl Core {
             return Ok(Turn {
                 work: 0,
                 next: None,
+                accepted: false,
             });
         }
         let mut work = self.take_requests(&mut inner, now);
@@ -61,7 +64,8 @@ impl Core {
         // What was sent took its time, and may be answered already: a round trip is not measured by one clock reading.
         let arrival = if work > 0 { self.now() } else { now };
         work += inner.poll_nic(arrival, self.siblings.get())?;
-        work += inner.deliver_events(wakers);
+        let delivered = inner.deliver_events(wakers);
+        work += delivered.events;
         if work > 0 {
             self.busy_turns.fetch_add(1, Ordering::Relaxed);
         }
@@ -69,7 +73,11 @@ impl Core {
             (Some(engine), Some(nic)) => Some(engine.min(nic)),
             (engine, nic) => engine.or(nic),
         };
-        Ok(Turn { work, next })
+        Ok(Turn {
+            work,
+            next,
+            accepted: delivered.accepted,
+        })
     }
 }
 
