@@ -418,6 +418,43 @@ fn an_ordinary_user_is_served_by_kernel_sockets_after_one_warning() {
     }
 }
 
+/// As a systemd unit grants them.
+#[test]
+fn the_capabilities_that_the_documents_name_are_enough() {
+    let test = "the_capabilities_that_the_documents_name_are_enough";
+    if !require_privileges(test) || !require_tools(test, &["setpriv", "curl"]) {
+        return;
+    }
+    if std::env::var_os("FLEXTCP_TEST_KERNEL").is_some() {
+        return;
+    }
+    let _serial = serial();
+    let documents = include_str!("../../docs/migration.md");
+    let (_, named) = documents.split_once("`AmbientCapabilities=").unwrap();
+    let (named, _) = named.split_once('`').unwrap();
+    let granted: Vec<String> = named
+        .split(' ')
+        .map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let granted = granted.join(",");
+    let (_directory, program) = for_everybody("http");
+    let place = Place::loopback("capabilities").unwrap();
+    for family in [Family::V4, Family::V6] {
+        let mut command = place.server().command("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(format!("--inh-caps={granted}"))
+            .arg(format!("--ambient-caps={granted}"))
+            .arg(&program)
+            .env("FLEXTCP_FALLBACK", "deny");
+        let options = ServerOptions::new("http", place.server_ip(family), place.device());
+        let server = Server::start_command(command, &options).unwrap();
+        Stats::fetch(place.client(), &server)
+            .unwrap()
+            .assert_offloaded();
+    }
+}
+
 #[test]
 fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
     let test = "a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk";

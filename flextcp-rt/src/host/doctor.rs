@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -123,8 +123,15 @@ fn probe() -> io::Result<Probe> {
 fn sysctl(name: &str) -> bool {
     let path = |interface| format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
     let on = |interface| std::fs::read_to_string(path(interface)).is_ok_and(|v| v.trim() != "0");
-    on("lo") || on("all") || access(path("lo"), Access::WRITE_OK).is_ok()
+    on("lo") || on("all") || writable(&path("lo"))
 }
+
+/// Whether this process may write the file: by its effective ids and capabilities, of which CAP_NET_ADMIN opens these.
+fn writable(path: &str) -> bool {
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+const GRANT: &str = "setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep <program>, or run as root";
 
 fn finding(severity: Severity, text: impl Into<String>, fix: Option<&str>) -> Finding {
     Finding {
@@ -170,7 +177,7 @@ fn judge(config: &Config, probe: &Probe) -> Vec<Finding> {
             Limit,
             "without CAP_NET_ADMIN, live connections cannot move to kernel sockets (into_std, graceful stop), \
              nor can the kernel be asked to resolve neighbours",
-            Some("setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep <program>, or run as root"),
+            Some(GRANT),
         ));
     }
     if probe.policy_rules {
@@ -186,8 +193,6 @@ fn judge(config: &Config, probe: &Probe) -> Vec<Finding> {
 
 fn judge_af_xdp(probe: &Probe) -> Vec<Finding> {
     use Severity::{Good, Limit, Problem};
-    const GRANT: &str =
-        "setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep <program>, or run as root";
     let mut findings = Vec::new();
     match probe.af_xdp {
         Ok(()) => findings.push(finding(Good, "AF_XDP sockets can be opened", None)),
@@ -210,13 +215,13 @@ fn judge_af_xdp(probe: &Probe) -> Vec<Finding> {
             ));
         }
     }
-    // Before Linux 5.8 CAP_SYS_ADMIN stood for both.
-    let bpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    // Before Linux 5.8 CAP_SYS_ADMIN stood for them.
+    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
     let held = probe.capabilities;
     if !held.contains(bpf) && !held.contains(CapabilitySet::SYS_ADMIN) {
         findings.push(finding(
             Problem,
-            "loading and attaching the XDP program needs CAP_BPF and CAP_NET_ADMIN",
+            "loading and attaching the XDP program needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
             Some(GRANT),
         ));
     }
@@ -336,7 +341,10 @@ mod tests {
                 "CONFIG_XDP",
             ),
             (
-                |p| p.capabilities = CapabilitySet::NET_RAW,
+                |p| {
+                    let both = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+                    p.capabilities.remove(both);
+                },
                 Severity::Problem,
                 "CAP_BPF",
                 "setcap",

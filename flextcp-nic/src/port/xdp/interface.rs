@@ -256,14 +256,14 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
+/// The verifier lets a program add to a packet's address with CAP_PERFMON only.
+const NEEDS: &str = ": needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW (run as root, or \
+     `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw+ep` on the program)";
+
 fn explain(error: io::Error, doing: &str, device: &NetDevice) -> io::Error {
     let NetDevice { name, driver, .. } = device;
     let hint = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            ": needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (run as root, or \
-             `setcap cap_bpf,cap_net_admin,cap_net_raw+ep` on the program)"
-                .to_owned()
-        }
+        Some(libc::EPERM | libc::EACCES) => NEEDS.to_owned(),
         Some(libc::EBUSY | libc::EEXIST) => format!(
             ": another process has {name} or this queue of it (`ip link show {name}` and `bpftool net` say which \
              program); an interface takes one"
@@ -278,9 +278,7 @@ fn explain(error: io::Error, doing: &str, device: &NetDevice) -> io::Error {
         ),
         Some(libc::EAFNOSUPPORT) => ": this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)".to_owned(),
         Some(libc::ENOSYS) => ": this kernel has no BPF".to_owned(),
-        _ if error.kind() == io::ErrorKind::PermissionDenied => {
-            ": needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW".to_owned()
-        }
+        _ if error.kind() == io::ErrorKind::PermissionDenied => NEEDS.to_owned(),
         _ => String::new(),
     };
     let kind = if is_taken(&error) {

@@ -30,7 +30,7 @@ pub(super) struct Program {
 /// Loads the program.
 ///
 /// # Errors
-/// The kernel refused: `EPERM` without CAP_BPF and CAP_NET_ADMIN.
+/// The kernel refused: `EPERM` without CAP_BPF and CAP_NET_ADMIN, `EACCES` without CAP_PERFMON.
 pub(super) fn load() -> io::Result<Program> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(from_ebpf)?;
     let mut map = |name: &str| {
@@ -203,8 +203,16 @@ pub(super) fn from_map(error: MapError) -> io::Error {
 
 pub(super) fn from_program(error: ProgramError) -> io::Error {
     let code = match &error {
-        ProgramError::LoadError { io_error, .. } => {
-            return io::Error::new(io_error.kind(), error.to_string());
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            tracing::debug!(%error, "the kernel's verifier refuses the program");
+            let text = match verdict(&verifier_log.to_string()) {
+                Some(verdict) => format!("{io_error}: {verdict}"),
+                None => io_error.to_string(),
+            };
+            return io::Error::new(io_error.kind(), text);
         }
         ProgramError::SyscallError(call) => call.io_error.raw_os_error(),
         _ => None,
@@ -212,10 +220,30 @@ pub(super) fn from_program(error: ProgramError) -> io::Error {
     code.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
 }
 
+/// What the verifier objects to: its last line, but for its statistics, of what may be thousands.
+fn verdict(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let mut lines = log.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty() && !STATISTICS.iter().any(|of| line.starts_with(of)))
+}
+
 pub(super) fn from_ebpf(error: EbpfError) -> io::Error {
     match error {
         EbpfError::MapError(error) => from_map(error),
         EbpfError::ProgramError(error) => from_program(error),
         error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_of_a_long_log_is_told() {
+        let log = "0: R1=ctx()\n46: (0f) r2 += r3\nR2 is not allowed\nverification time 9 usec\nstack depth 64\n\
+                   processed 47 insns\n";
+        assert_eq!(verdict(log), Some("R2 is not allowed"));
+        assert_eq!(verdict("processed 1 insns\n"), None);
     }
 }
