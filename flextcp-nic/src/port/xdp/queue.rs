@@ -141,22 +141,23 @@ impl XdpPort {
     }
 
     /// Sends what the ring holds.
-    fn kick(&mut self) -> io::Result<()> {
+    fn kick(&mut self) -> io::Result<Kick> {
         for _ in 0..MAX_KICKS {
             if !self.socket.tx.needs_wakeup() && self.socket.zero_copy {
-                return Ok(());
+                return Ok(Kick::Done);
             }
             self.counters.kicks += 1;
-            if self.socket.kick_transmit()? == Kick::Done {
-                return Ok(());
+            let kick = self.socket.kick_transmit()?;
+            if kick != Kick::Again {
+                return Ok(kick);
             }
             let before = self.socket.tx.outstanding();
             self.reclaim();
             if before == 0 {
-                return Ok(());
+                return Ok(Kick::Done);
             }
         }
-        Ok(())
+        Ok(Kick::Again)
     }
 }
 
@@ -322,8 +323,8 @@ impl Port for XdpPort {
     fn arm(&mut self) -> io::Result<bool> {
         self.socket.check()?;
         if self.socket.tx.outstanding() > 0 && !self.socket.zero_copy {
-            self.kick()?;
-            if self.socket.tx.outstanding() > 0 {
+            // What waits for the interface to come up is kicked with what is sent next.
+            if self.kick()? != Kick::Down && self.socket.tx.outstanding() > 0 {
                 return Ok(false);
             }
         }

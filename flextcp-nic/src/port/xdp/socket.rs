@@ -61,6 +61,8 @@ pub(super) enum Kick {
     Done,
     /// It wants to be called again: more descriptors, or no memory for the moment.
     Again,
+    /// The interface is down, not gone: frames wait, as on an unplugged cable.
+    Down,
 }
 
 impl Socket {
@@ -194,8 +196,7 @@ impl Socket {
         match rustix::net::send(&self.fd, &[], SendFlags::DONTWAIT) {
             Ok(_) => Ok(Kick::Done),
             Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => Ok(Kick::Again),
-            // Down, not gone: frames wait, as on an unplugged cable.
-            Err(Errno::NETDOWN) => Ok(Kick::Done),
+            Err(Errno::NETDOWN) => Ok(Kick::Down),
             Err(error) => Err(error.into()),
         }
     }

@@ -321,6 +321,25 @@ fn a_removed_interface_is_an_error() {
 }
 
 #[test]
+fn frames_that_wait_for_the_interface_to_come_up_keep_nobody_awake() {
+    in_namespace(|| {
+        veth("left", "right");
+        let left = XdpInterface::attach("left", XdpConfig::default()).unwrap();
+        let mut port = left.queue(0).unwrap();
+        ip("link set left down");
+        send(&mut port, &[0; 60]);
+        port.flush(Instant::ZERO).unwrap();
+        assert!(port.arm().unwrap(), "it would be turned all the time");
+        ip("link set left up");
+        let kicks = port.counters().kicks;
+        port.flush(Instant::ZERO).unwrap();
+        assert!(port.counters().kicks > kicks, "the frame still waits");
+        port.flush(Instant::ZERO).unwrap();
+        assert_eq!(port.counters().kicks, kicks + 1, "the frame has left");
+    });
+}
+
+#[test]
 fn loopback_settings_are_put_back() {
     in_namespace(|| {
         let read = |name: &str| {
