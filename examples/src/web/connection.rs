@@ -24,7 +24,9 @@ use crate::listener::{OffloadFlag, Stream, Transport};
 use crate::server::QUIET;
 use crate::stop::Stop;
 
-const TLS_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A TLS handshake may take two of these. A machine that stands still in between uses up one at most: what its peers
+/// have sent meanwhile still counts.
+const TLS_HANDSHAKE_HALF: Duration = Duration::from_secs(5);
 
 /// How connections are served.
 #[derive(Clone)]
@@ -71,7 +73,12 @@ pub async fn serve(stream: Stream, router: Router, options: Options, stop: Stop)
     let Some(acceptor) = &options.tls else {
         return serve_http(stream, connection, router, &options, stop).await;
     };
-    match timeout(TLS_HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+    let mut handshake = pin!(acceptor.accept(stream));
+    let mut result = timeout(TLS_HANDSHAKE_HALF, handshake.as_mut()).await;
+    if result.is_err() {
+        result = timeout(TLS_HANDSHAKE_HALF, handshake).await;
+    }
+    match result {
         Ok(Ok(stream)) => {
             connection.tls = match stream.get_ref().1.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLS 1.3"),
