@@ -5,10 +5,13 @@
 //! | [`netlink`] | a mirror of links, addresses, routes and neighbours, followed as they change |
 //! | [`ports`] | port reservation and the kernel's own listener beside ours |
 //! | [`repair`] | moving a live connection between us and a kernel socket (TCP_REPAIR) |
+//! | `diag` | the kernel's own connections at a port |
 //! | [`doctor`] | what is missing here for the NIC to serve, and how to fix it |
 //!
 //! Everything works on the network namespace of the thread that opens it.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod diag;
 #[cfg(target_os = "linux")]
 pub mod doctor;
 #[cfg(target_os = "linux")]

@@ -12,6 +12,7 @@
 //! | `listen` | hybrid listeners: the kernel's and every core's behind one queue |
 //! | `nfp` | the Netronome card, and the emulated one |
 //! | `shard` | a thread's share of the queues |
+//! | `spared` | connections that stay with the kernel although their port is ours |
 //! | `takeover` | kernel connections that become ours |
 //! | `tap` | the TAP device and its addresses, which the kernel does not have |
 
@@ -24,6 +25,7 @@ mod interfaces;
 mod listen;
 mod nfp;
 mod shard;
+mod spared;
 mod takeover;
 mod tap;
 #[cfg(test)]
@@ -70,6 +72,7 @@ pub struct Host {
     /// Outgoing connections, counted to spread them over queues.
     connects: AtomicUsize,
     spare_sockets: Arc<SpareSockets>,
+    spared: Mutex<spared::Spared>,
 }
 
 static CURRENT: OnceLock<Result<Arc<Host>, ConfigError>> = OnceLock::new();
@@ -124,6 +127,7 @@ impl Host {
             kernel_opened: AtomicU64::new(0),
             connects: AtomicUsize::new(0),
             spare_sockets: Arc::default(),
+            spared: Mutex::default(),
             kernel: Mutex::new(kernel),
             pool,
             clock,

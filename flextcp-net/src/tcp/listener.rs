@@ -6,16 +6,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use flextcp_rt::Listener;
+use flextcp_rt::host::ports::backlog_of;
 use flextcp_rt::options::{SocketOption, SocketOptions};
 use flextcp_rt::socket::Stream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{ToSocketAddrs, lookup_host};
 
-use super::shadow::options_of;
+use super::shadow::{changes, options_of};
 use super::stream::TcpStream;
 use crate::host;
 
@@ -33,6 +35,38 @@ pub struct TcpListener {
     accepts: AtomicU32,
     /// Set by `set_ttl`, 0 before: accepted connections inherit it.
     ttl: AtomicU32,
+    /// From when the descriptor is first lent.
+    late: OnceLock<Box<LateOptions>>,
+}
+
+/// Options set through the listener's descriptor, which connections accepted from then on inherit.
+struct LateOptions {
+    /// As they were before the descriptor was first lent.
+    before: SocketOptions,
+    /// The descriptor was lent since they were last read.
+    lent: AtomicBool,
+    changes: Mutex<Vec<SocketOption>>,
+}
+
+impl LateOptions {
+    fn new(socket: &SockRef<'_>) -> Box<Self> {
+        Box::new(Self {
+            before: options_of(socket),
+            lent: AtomicBool::new(false),
+            changes: Mutex::default(),
+        })
+    }
+
+    /// Sets them on an accepted connection.
+    fn apply(&self, socket: &SockRef<'_>, stream: &Stream) {
+        let mut late = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lent.swap(false, Ordering::AcqRel) {
+            *late = changes(&self.before, &options_of(socket));
+        }
+        for option in late.iter() {
+            stream.set_option(*option);
+        }
+    }
 }
 
 impl TcpListener {
@@ -41,6 +75,7 @@ impl TcpListener {
             listener,
             accepts: AtomicU32::new(0),
             ttl: AtomicU32::new(0),
+            late: OnceLock::new(),
         }
     }
 
@@ -97,6 +132,9 @@ impl TcpListener {
     }
 
     fn accepted(&self, (stream, peer): (Stream, SocketAddr)) -> (TcpStream, SocketAddr) {
+        if let Some(late) = self.late.get() {
+            late.apply(&SockRef::from(&self.listener.kernel), &stream);
+        }
         if let Ok(ttl @ 1..) = u8::try_from(self.ttl.load(Ordering::Relaxed)) {
             stream.set_option(SocketOption::Ttl(ttl));
         }
@@ -197,7 +235,8 @@ impl TcpListener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         let socket = Socket::from(listener);
         let options = options_of(&SockRef::from(&socket));
-        Self::listen(socket, BACKLOG, options)
+        let backlog = backlog_of(&socket).unwrap_or(BACKLOG);
+        Self::listen(socket, backlog, options)
     }
 
     /// Turns the listener into a `std::net::TcpListener`, in non-blocking mode. It goes on listening on the kernel
@@ -295,16 +334,19 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-/// The kernel's half.
+/// The kernel's half. Options set through it are those of the connections accepted from then on.
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        let socket = SockRef::from(&self.listener.kernel);
+        let late = self.late.get_or_init(|| LateOptions::new(&socket));
+        late.lent.store(true, Ordering::Release);
         self.listener.kernel.as_fd()
     }
 }
 
-/// The kernel's half.
+/// As [`AsFd`].
 impl AsRawFd for TcpListener {
     fn as_raw_fd(&self) -> RawFd {
-        self.listener.kernel.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }

@@ -120,7 +120,7 @@ fn apply(options: &SocketOptions, socket: &Socket, v6: bool) {
 }
 
 /// The changes that lead from `old` to `new`.
-fn changes(old: &SocketOptions, new: &SocketOptions) -> Vec<SocketOption> {
+pub(super) fn changes(old: &SocketOptions, new: &SocketOptions) -> Vec<SocketOption> {
     let mut changes = Vec::new();
     let mut note = |changed: bool, option: Option<SocketOption>| {
         changes.extend(option.filter(|_| changed));

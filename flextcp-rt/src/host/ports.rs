@@ -8,16 +8,15 @@ mod spare;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::sockopt;
 pub use spare::{EphemeralPort, SpareSockets};
 
 /// Backlog of a listener that names none, as tokio's `TcpListener::bind`.
 pub const DEFAULT_BACKLOG: u32 = 128;
-
-/// How many ports [`Reservation::ephemeral_where`] looks at.
-const CANDIDATES: usize = 64;
 
 /// How an address is bound.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -57,24 +56,6 @@ impl Reservation {
             io::ErrorKind::AddrInUse => io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
             _ => error,
         })
-    }
-
-    /// As [`ephemeral`](Self::ephemeral), preferring a port that `fits`: one whose flow the NIC steers to the
-    /// caller's queue. Looks at a bounded number of ports and then takes any.
-    ///
-    /// # Errors
-    /// As [`ephemeral`](Self::ephemeral).
-    pub fn ephemeral_where(source: SocketAddr, fits: impl Fn(u16) -> bool) -> io::Result<Self> {
-        let mut candidate = Self::ephemeral(source, false)?;
-        // Those that do not fit are held until the end, so that none is offered twice.
-        let mut others = Vec::new();
-        while !fits(candidate.port()) && others.len() < CANDIDATES {
-            match Self::ephemeral(source, false) {
-                Ok(next) => others.push(std::mem::replace(&mut candidate, next)),
-                Err(_) => break,
-            }
-        }
-        Ok(candidate)
     }
 
     /// Takes an address, explicit or with port 0.
@@ -166,6 +147,11 @@ pub fn kernel_listener(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener
     Reservation::bind(addr, &options)?.listen(backlog)
 }
 
+/// How many connections may wait at a listening socket; `None` when it does not listen.
+pub fn backlog_of(listener: &Socket) -> Option<u32> {
+    sockopt::backlog(listener.as_fd()).ok().flatten()
+}
+
 /// Whether a listener takes IPv4 connections at an IPv6 wildcard address.
 ///
 /// # Errors
@@ -244,18 +230,18 @@ mod tests {
     }
 
     #[test]
-    fn a_fitting_port_is_preferred() {
-        let even = Reservation::ephemeral_where(LOCALHOST, |port| port % 4 == 3).unwrap();
-        assert_eq!(even.port() % 4, 3);
-        let any = Reservation::ephemeral_where(LOCALHOST, |_| false).unwrap();
-        assert_ne!(any.port(), 0, "nothing fits: any port serves");
-    }
-
-    #[test]
     fn an_unbound_socket_reserves_nothing() {
         let socket = socket_for(LOCALHOST).unwrap();
         let error = Reservation::from_bound(socket).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_listener_tells_its_backlog() {
+        let reservation = Reservation::ephemeral(LOCALHOST, false).unwrap();
+        assert_eq!(backlog_of(reservation.socket()), None);
+        let listener = Socket::from(reservation.listen(17).unwrap());
+        assert_eq!(backlog_of(&listener), Some(17));
     }
 
     #[test]

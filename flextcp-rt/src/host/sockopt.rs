@@ -70,6 +70,16 @@ pub(crate) fn bytes_received(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// `tcpi_state` of a listener, and `tcpi_sacked`, which is its backlog.
+pub(crate) fn backlog(fd: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    const TCP_LISTEN: u8 = 10;
+    const OFFSET: usize = 28;
+    let info: [u8; OFFSET + 4] = get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&info[OFFSET..]);
+    Ok((info[0] == TCP_LISTEN).then_some(u32::from_ne_bytes(bytes)))
+}
+
 /// Makes the kernel drop every segment that arrives for this socket before TCP sees it: its peer believes them
 /// lost. Classic BPF of one instruction, `ret 0`.
 pub(crate) fn drop_incoming(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -10,7 +10,7 @@ use flextcp_nic::flow::FlowTuple;
 use super::Lab;
 use super::ports::PortHold;
 use crate::options::{SocketOption, SocketOptions};
-use crate::reactor::core::{ConnectFuture, ConnectRequest};
+use crate::reactor::core::{ConnectFuture, ConnectRequest, PortHold as PortOfCore};
 use crate::socket::{AcceptQueue, FlexListener, Stream};
 use crate::tcp::{Link, TcpInfo};
 
@@ -278,7 +278,7 @@ impl Lab {
         remote: SocketAddr,
         options: &SocketOptions,
         port: PortHold,
-    ) -> Result<(), (io::Error, Box<dyn Send + Sync>)> {
+    ) -> Result<(), (io::Error, PortOfCore)> {
         let tuple = FlowTuple::new(SocketAddr::new(source, port.port()), remote);
         let link = Link {
             local_mac: self.mac,
@@ -286,10 +286,11 @@ impl Lab {
             mtu: self.mtu,
         };
         let future = self.core.connect(ConnectRequest {
+            scope: 0,
             tuple,
             link,
             options: options.clone(),
-            reservation: Box::new(port),
+            reservation: PortOfCore::of_any(port),
             driver: Arc::clone(&self.driver),
         })?;
         if let Some(socket) = self.sockets.get_mut(&id) {

@@ -256,11 +256,17 @@ impl Core {
     /// Has somebody turn it soon. Takes no lock that a turn holds.
     pub(crate) fn poke(&self) {
         self.requests.push(Request::Turn);
-        let driver = self.drivers().first().map(|(_, driver)| driver.clone());
-        match driver {
+        match self.live_driver() {
             Some(driver) => driver.wake(),
             None => self.guard.watch(),
         }
+    }
+
+    /// The driver of a runtime that is not gone.
+    pub(crate) fn live_driver(&self) -> Option<Arc<DriverShared>> {
+        let drivers = self.drivers();
+        let mut drivers = drivers.iter().map(|(_, driver)| driver);
+        drivers.find(|driver| !driver.is_gone()).cloned()
     }
 
     /// Makes it one of several cores of an interface, before it serves.

@@ -83,7 +83,21 @@ impl DriverShared {
                 self.waker.wake();
                 self.core.guard().watch();
             }
-            _ => self.core.guard().watch(),
+            // Its runtime is gone; another's may turn the core. The guard is slower.
+            _ => {
+                if let Some(driver) = self.core.live_driver() {
+                    driver.unpark();
+                }
+                self.core.guard().watch();
+            }
+        }
+    }
+
+    fn unpark(&self) {
+        // As in `wake`.
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::Relaxed) == PARKED {
+            self.waker.wake();
         }
     }
 }
@@ -97,7 +111,7 @@ impl fmt::Debug for DriverShared {
 }
 
 /// Registers a descriptor with the current runtime.
-fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the one owner of an open descriptor and names the same one for as long as the
     // `AsyncFd` holds it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)

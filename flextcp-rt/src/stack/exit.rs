@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{CURRENT, Host};
@@ -17,6 +18,7 @@ const STATS_FILE: &str = "FLEXTCP_STATS_FILE";
 pub(super) fn register() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
+        OWNER.store(std::process::id(), Ordering::Relaxed);
         // SAFETY: `at_exit` is a plain function without unwinding out of it, and registering has no precondition.
         let refused = unsafe { libc::atexit(at_exit) };
         if refused != 0 {
@@ -25,7 +27,13 @@ pub(super) fn register() {
     });
 }
 
+/// The process that has the connections. One that it forks inherits the handler, and memory in which they seem its own.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
 extern "C" fn at_exit() {
+    if OWNER.load(Ordering::Relaxed) != std::process::id() {
+        return;
+    }
     // Unwinding must not cross into C, and there is nobody left to tell.
     drop(catch_unwind(AssertUnwindSafe(|| {
         if let Some(Ok(host)) = CURRENT.get() {

@@ -13,9 +13,13 @@ use flextcp_nic::wire::MacAddr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::connect::is_link_local;
 use super::nfp::Served;
 use crate::host::netlink::KernelView;
 use crate::reactor::core::Core;
+
+/// Neighbours that are remembered at least, although the kernel has forgotten them.
+const FORGOTTEN_MAX: usize = 1024;
 
 /// The thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -145,6 +149,11 @@ impl Told {
         for (neighbor, mac) in view.neighbor_macs() {
             moved |= self.macs.insert(neighbor, mac) != Some(mac);
         }
+        // Those that the kernel has forgotten, once they are many.
+        let known = view.neighbor_macs().count();
+        if self.macs.len() > 2 * known + FORGOTTEN_MAX {
+            self.macs = view.neighbor_macs().collect();
+        }
         if moved {
             for interface in followed {
                 for core in interface.cores.iter().filter_map(Weak::upgrade) {
@@ -157,6 +166,9 @@ impl Told {
 
 /// The next hop's hardware address, when the way to `remote` leads over the interface and it is known.
 fn next_hop_mac(view: &KernelView, ifindex: u32, remote: IpAddr) -> Option<MacAddr> {
+    if is_link_local(remote) {
+        return view.neighbor(ifindex, remote).mac();
+    }
     let route = view
         .route(remote)
         .filter(|route| route.ifindex == ifindex)?;

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,10 +33,14 @@ impl Host {
     ///
     /// # Errors
     /// No socket could be made. The connection is closed then.
-    pub fn into_std(&self, stream: Stream) -> io::Result<TcpStream> {
+    pub fn into_std(self: &Arc<Self>, stream: Stream) -> io::Result<TcpStream> {
         let options = stream.options();
         let socket = match stream.export() {
-            Ok(socket) => socket,
+            Ok(socket) => {
+                let (local, peer) = (socket.local_addr()?, socket.peer_addr()?);
+                self.note_spared([FlowTuple::new(canonical(local), canonical(peer))]);
+                socket
+            }
             Err((stream, error)) => {
                 tracing::debug!(%error, ?stream, "relaying a connection that became a kernel socket");
                 self.relay(stream)?
@@ -47,7 +51,7 @@ impl Host {
     }
 
     /// Puts a kernel connection before the stream; returns its end for the program.
-    fn relay(&self, stream: Stream) -> io::Result<TcpStream> {
+    fn relay(self: &Arc<Self>, stream: Stream) -> io::Result<TcpStream> {
         let (program, relay) = match self.look_alike(&stream) {
             Some(pair) => pair,
             None => loopback_pair(stream.local_addr().ip())?,
@@ -65,7 +69,7 @@ impl Host {
 
     /// A kernel connection with the very addresses of a stream between two sockets of this process; `None` without
     /// the privilege, or when the peer is elsewhere.
-    fn look_alike(&self, stream: &Stream) -> Option<(TcpStream, TcpStream)> {
+    fn look_alike(self: &Arc<Self>, stream: &Stream) -> Option<(TcpStream, TcpStream)> {
         let (local, peer) = (stream.local_addr(), stream.peer_addr().ok()?);
         let pair = repair::pair(local, peer)
             .inspect_err(|error| tracing::debug!(%error, "the relay has addresses of its own"))
@@ -79,6 +83,7 @@ impl Host {
                 }
             }
         }
+        self.note_spared([tuple, tuple.reversed()]);
         Some(pair)
     }
 }

@@ -17,6 +17,7 @@ use flextcp_nic::port::xdp::{XdpConfig, XdpInterface, XdpMode};
 use flextcp_nic::soft::{SoftConfig, SoftNic};
 use flextcp_nic::steer::{SteerAll, Steering};
 
+use super::connect::Device;
 use super::follower::{self, Follower};
 use super::tap::TapLink;
 use super::{Host, shard};
@@ -141,7 +142,13 @@ impl Host {
             };
             let is_default = view.carries_default_route(ifindex);
             let usable = link.up && (link.loopback || link.ethernet);
-            if !usable || !self.config.interfaces.permits(&link.name, is_default) {
+            // A port of a bridge or bond carries its controller's frames, perhaps those of the default route, and an
+            // interface without an address has none for us. Who names it wants it all the same.
+            let own = link.controller.is_none() && !view.addresses_of(ifindex).is_empty();
+            if !usable
+                || !(own || self.config.interfaces != config::Interfaces::Auto)
+                || !self.config.interfaces.permits(&link.name, is_default)
+            {
                 return Ok(Vec::new());
             }
             link
@@ -172,8 +179,15 @@ impl Host {
         }
     }
 
-    /// The cores on which a listener at `local` has to listen.
-    pub(super) fn listen_cores(&self, local: SocketAddr) -> io::Result<Vec<Arc<Core>>> {
+    /// The cores on which a listener at `local` has to listen; with `device` on that one alone.
+    pub(super) fn listen_cores(
+        &self,
+        local: SocketAddr,
+        device: Option<&Device>,
+    ) -> io::Result<Vec<Arc<Core>>> {
+        if let Some(device) = device {
+            return self.device_cores(device);
+        }
         let mut cores: Vec<_> = self.hairpin_core()?.into_iter().collect();
         if (local.ip().is_unspecified() || self.is_tap_address(local.ip()))
             && let Some(tap) = self.tap_link()?
@@ -183,6 +197,32 @@ impl Host {
         for ifindex in self.interfaces_of(local.ip()) {
             cores.extend(shard::mine(self.interface_cores(ifindex)?));
         }
+        Ok(cores)
+    }
+
+    /// The cores of a device, and for the loopback device that of the connections within the process.
+    fn device_cores(&self, device: &Device) -> io::Result<Vec<Arc<Core>>> {
+        let link = {
+            let mut kernel = self.kernel();
+            let Some(view) = kernel.as_mut() else {
+                return Ok(Vec::new());
+            };
+            if let Err(error) = view.refresh() {
+                tracing::warn!(%error, "the kernel's links could not be refreshed");
+            }
+            match device {
+                Device::Index(index) => view.link(*index).cloned(),
+                Device::Name(name) => view.link_by_name(name).cloned(),
+            }
+        };
+        let Some(link) = link else {
+            return Ok(Vec::new());
+        };
+        let mut cores = Vec::new();
+        if link.loopback {
+            cores.extend(self.hairpin_core()?);
+        }
+        cores.extend(shard::mine(self.interface_cores(link.index)?));
         Ok(cores)
     }
 

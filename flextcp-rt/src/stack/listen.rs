@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use socket2::Socket;
 
 use super::Host;
+use super::connect::device_of;
 use crate::options::SocketOptions;
 use crate::reactor::core::Core;
 use crate::socket::{AcceptQueue, FlexListener, RuntimeHandle};
@@ -27,14 +28,23 @@ pub struct Listener {
 pub(super) struct Listening {
     local: SocketAddr,
     v6only: bool,
+    /// Connections within the process reach it.
+    within: bool,
     parts: Mutex<Vec<(Arc<Core>, ListenerId)>>,
 }
 
 impl Listening {
+    #[cfg(test)]
+    pub(super) fn cores(&self) -> Vec<Arc<Core>> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().map(|(core, _)| core.clone()).collect()
+    }
+
     /// Whether a connection to `remote`, one of our addresses, is for this listener.
     fn answers(&self, remote: SocketAddr) -> bool {
         let ip = self.local.ip();
-        self.local.port() == remote.port()
+        self.within
+            && self.local.port() == remote.port()
             && (ip == remote.ip()
                 || (ip.is_unspecified()
                     && (ip.is_ipv4() == remote.is_ipv4() || (ip.is_ipv6() && !self.v6only))))
@@ -56,6 +66,10 @@ impl Host {
         backlog: u32,
         options: SocketOptions,
     ) -> io::Result<Listener> {
+        let device = match socket.local_addr()?.as_socket() {
+            Some(local) => device_of(local, Some(&socket))?,
+            None => None,
+        };
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let kernel = tokio::net::TcpListener::from_std(socket.into())?;
@@ -63,10 +77,11 @@ impl Host {
         if !self.uses_nic() {
             return Ok(Listener { kernel, flex: None });
         }
-        let cores = self.listen_cores(local)?;
+        let cores = self.listen_cores(local, device.as_ref())?;
         let queue = AcceptQueue::new();
         let mut parts = Vec::with_capacity(cores.len());
-        for core in cores {
+        self.spare(local.port(), &cores);
+        for core in cores.iter().cloned() {
             let driver = core.driver(self.config.spin)?;
             match core.listen(local, backlog, &options, &queue, &driver) {
                 Ok(id) => parts.push((core, id)),
@@ -82,9 +97,11 @@ impl Host {
         if parts.is_empty() {
             return Ok(Listener { kernel, flex: None });
         }
+        self.spare(local.port(), &cores);
         let listening = Arc::new(Listening {
             local,
             v6only: options.v6only,
+            within: parts.iter().any(|(core, _)| core.is_hairpin()),
             parts: Mutex::new(parts),
         });
         self.listening().push(listening.clone());
@@ -134,7 +151,7 @@ impl Host {
                 .is_some_and(|view| view.owner_of(ip).is_some())
     }
 
-    fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Listening>>> {
+    pub(super) fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Listening>>> {
         self.listening
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

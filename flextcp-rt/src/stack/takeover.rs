@@ -79,6 +79,7 @@ impl Host {
             .core
             .import(request)
             .map_err(|refused| (refused.stream, refused.error.to_string()))?;
+        self.forget_spared(&tuple);
         // It may have been another core's that left for the kernel.
         for core in self.cores() {
             if let Err(error) = core.include(tuple) {

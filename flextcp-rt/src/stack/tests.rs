@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Connection, Host, Listener};
 use crate::config::{Config, NicChoice};
+use crate::host::testing::{in_namespace, ip};
 use crate::options::SocketOptions;
 use crate::socket::Stream;
 
@@ -176,4 +177,63 @@ async fn statistics_tell_who_carries_a_connection_and_what_is_unfinished() {
     .await;
     assert_eq!(host.stats().connections.ever_offloaded, 2);
     assert_eq!(host.stats().connections.failed, 0);
+}
+
+fn names(cores: &[Arc<crate::reactor::core::Core>]) -> Vec<String> {
+    let mut names: Vec<_> = cores.iter().map(|core| core.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_wildcard_listener_accelerates() {
+    in_namespace(|| {
+        for command in [
+            "link add own type veth peer name peer",
+            "link add port type veth peer name guest",
+            "link add bare type veth peer name other",
+            "link add bridge type bridge",
+            "link set port master bridge",
+            "addr add 10.9.0.1/24 dev own",
+            "addr add 10.9.1.1/24 dev bridge",
+            "link set own up",
+            "link set peer up",
+            "link set port up",
+            "link set guest up",
+            "link set bridge up",
+            "link set other up",
+            // Without an address of IPv6 either.
+            "link set bare addrgenmode none",
+            "link set bare up",
+        ] {
+            ip(command);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let host = Host::start(Config {
+                nic: NicChoice::Soft,
+                ..Config::default()
+            });
+            let listen = |device: Option<&str>| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.bind_device(device.map(str::as_bytes)).unwrap();
+                let any = SocketAddr::from(([0, 0, 0, 0], 0));
+                socket.bind(&any.into()).unwrap();
+                let listener = host.listen(socket, 8, SocketOptions::default()).unwrap();
+                let listening = host.listening().last().unwrap().cores();
+                (listener, names(&listening))
+            };
+            let (_everywhere, cores) = listen(None);
+            let has = |name: &str| cores.iter().any(|core| core.contains(name));
+            assert!(has("hairpin") && has(":lo/") && has(":own/"), "{cores:?}");
+            assert!(!has(":port/") && !has(":bare/"), "{cores:?}");
+            let (_bound, cores) = listen(Some("own"));
+            assert!(cores.iter().all(|core| core.contains(":own/")), "{cores:?}");
+            let (_bound, cores) = listen(Some("lo"));
+            assert_eq!(cores.len(), 2, "{cores:?}");
+        });
+    });
 }

@@ -250,6 +250,11 @@ impl Engine {
         });
     }
 
+    /// Whether a connection has these ends, here or on another queue of the interface, TIME_WAIT included.
+    pub fn knows(&self, tuple: &FlowTuple) -> bool {
+        self.tuples.get(tuple).is_some() || self.tuples.is_elsewhere(tuple)
+    }
+
     /// A snapshot of the connection, `None` when the id is dead.
     pub fn info(&self, now: Instant, conn: ConnId) -> Option<TcpInfo> {
         let _ = now;

@@ -1,6 +1,7 @@
 //! Connecting from a core.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,12 +15,38 @@ use crate::reactor::driver::DriverShared;
 use crate::socket::{self, Command, Core as _, Stream};
 use crate::tcp::{AppBuffers, CommandError, Link};
 
-/// Whatever holds the local port of an outgoing connection (a kernel socket, but in the lab), until it is dropped.
-pub(crate) type PortHold = Box<dyn Send + Sync>;
+/// Whatever holds the local port of an outgoing connection (a kernel socket, but in the lab), until the last clone is
+/// dropped.
+#[derive(Clone)]
+pub(crate) struct PortHold {
+    _hold: Arc<dyn Send + Sync>,
+    /// Connections to other peers may have it too: the program did not ask for this port.
+    any: bool,
+}
+
+impl PortHold {
+    /// Of the port that the program asked for.
+    pub(crate) fn of_its_own(hold: impl Send + Sync + 'static) -> Self {
+        Self {
+            _hold: Arc::new(hold),
+            any: false,
+        }
+    }
+
+    /// Of a port of nobody's choice.
+    pub(crate) fn of_any(hold: impl Send + Sync + 'static) -> Self {
+        Self {
+            _hold: Arc::new(hold),
+            any: true,
+        }
+    }
+}
 
 /// An outgoing connection as [`Core::connect`] wants it.
 pub(crate) struct ConnectRequest {
     pub(crate) tuple: FlowTuple,
+    /// The link of link-local addresses.
+    pub(crate) scope: u32,
     pub(crate) link: Link,
     pub(crate) options: SocketOptions,
     pub(crate) reservation: PortHold,
@@ -35,6 +62,7 @@ pub(crate) struct ConnectFuture {
 /// An outgoing connection whose handshake is on the way.
 pub(super) struct Connecting {
     pub(super) tuple: FlowTuple,
+    pub(super) scope: u32,
     pub(super) app: AppBuffers,
     pub(super) driver: Arc<DriverShared>,
     pub(super) reservation: PortHold,
@@ -53,6 +81,7 @@ impl Core {
     ) -> Result<ConnectFuture, (io::Error, PortHold)> {
         let ConnectRequest {
             tuple,
+            scope,
             link,
             options,
             reservation,
@@ -81,6 +110,7 @@ impl Core {
             token,
             Connecting {
                 tuple,
+                scope,
                 app,
                 driver: driver.clone(),
                 reservation,
@@ -94,6 +124,24 @@ impl Core {
         Ok(ConnectFuture {
             done: waiting,
             abort: Some((driver, token)),
+        })
+    }
+}
+
+impl Core {
+    /// A port of an outgoing connection at `source`, for another one, to `remote`: a pair of ends is one connection's, a
+    /// port need not be. Looks at every connection.
+    pub(crate) fn port_to_share(
+        &self,
+        source: IpAddr,
+        remote: SocketAddr,
+    ) -> Option<(u16, PortHold)> {
+        let inner = self.lock();
+        inner.streams.values().find_map(|entry| {
+            let local = entry.owned.filter(|local| local.ip() == source)?;
+            let hold = entry.reservation.as_ref().filter(|hold| hold.any)?;
+            let taken = inner.engine.knows(&FlowTuple::new(local, remote));
+            (!taken).then(|| (local.port(), hold.clone()))
         })
     }
 }

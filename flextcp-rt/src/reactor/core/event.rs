@@ -66,6 +66,7 @@ impl Inner {
         };
         let Connecting {
             tuple,
+            scope,
             app,
             driver,
             reservation,
@@ -73,8 +74,8 @@ impl Inner {
             done,
         } = connecting;
         let addresses = Addresses {
-            local: tuple.local_addr(),
-            peer: tuple.remote_addr(),
+            local: scoped(tuple.local_addr(), scope),
+            peer: scoped(tuple.remote_addr(), scope),
         };
         let runtime = driver.runtime().clone();
         let (stream, handle) = socket::pair(driver, token, app, addresses, options, Some(&runtime));
@@ -109,14 +110,18 @@ impl Inner {
         };
         let token = Token::from(conn);
         let (local, peer) = (tuple.local_addr(), tuple.remote_addr());
-        // An IPv6 socket names an IPv4 peer by its mapped address, as the kernel's does.
-        let addresses = if entry.local.is_ipv6() {
-            Addresses {
-                local: mapped(local),
-                peer: mapped(peer),
+        let addresses = match entry.local {
+            SocketAddr::V4(_) => Addresses { local, peer },
+            SocketAddr::V6(listening) => {
+                let scope = match listening.scope_id() {
+                    0 => self.nic.capabilities().port.ifindex,
+                    scope => scope,
+                };
+                Addresses {
+                    local: scoped(mapped(local), scope),
+                    peer: scoped(mapped(peer), scope),
+                }
             }
-        } else {
-            Addresses { local, peer }
         };
         let core = entry.driver.clone();
         let (stream, handle) =
@@ -171,7 +176,18 @@ impl Inner {
     }
 }
 
-/// An IPv4 address as an IPv6 socket shows it.
+/// A link-local address says on which link it is, as the kernel's sockets do: it reaches nobody without.
+fn scoped(address: SocketAddr, scope: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut v6) if v6.ip().is_unicast_link_local() => {
+            v6.set_scope_id(scope);
+            v6.into()
+        }
+        _ => address,
+    }
+}
+
+/// An IPv4 address as an IPv6 socket shows it, and as its peers are named.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flextcp_nic::flow::{FlowTuple, Token};
 
-use super::connect::connect_error;
+use super::connect::{PortHold, connect_error};
 use super::request::Request;
 use super::trace::{self, Origin};
 use super::{Core, StreamEntry};
@@ -87,7 +87,7 @@ impl Core {
             StreamEntry {
                 handle,
                 owned: Some(tuple.local_addr()),
-                reservation: Some(Box::new(reservation)),
+                reservation: Some(PortHold::of_its_own(reservation)),
                 span,
             },
         );

@@ -59,10 +59,21 @@ impl Inner {
                 if let Some(connecting) = self.connecting.remove(&token) {
                     self.disown(connecting.tuple.local_addr());
                 }
+                if self.streams.contains_key(&token) {
+                    self.send_last_words(now);
+                }
                 self.engine.abort(now, conn);
             }
             Command::SetOption(option) => self.engine.set_option(now, conn, option),
         }
+    }
+
+    /// Sends what was written, and a FIN, before a reset in the same turn takes them back: on Linux they leave with the
+    /// call that makes them, so that a server may answer, close, and leave the rest of the request unread.
+    fn send_last_words(&mut self, now: Instant) {
+        self.run_engine(now);
+        // A device that is gone says so at the turn's own flush.
+        let _ = self.nic.flush(now);
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn hold() -> Option<PortHold> {
-        Some(Box::new(()))
+        Some(PortHold::of_any(()))
     }
 
     #[test]

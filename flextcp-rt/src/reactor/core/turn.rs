@@ -83,7 +83,7 @@ impl Core {
 
 impl Inner {
     /// Timers, transmission and the moves between engine and NIC.
-    fn run_engine(&mut self, now: Instant) -> usize {
+    pub(super) fn run_engine(&mut self, now: Instant) -> usize {
         let mut work = 0;
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now);
