@@ -92,54 +92,6 @@ fn the_echo_server_sends_back_what_a_kernel_peer_sent() {
     assert!(output.contains("echoed 4 x 2097152"), "{output}");
 }
 
-/// Connections that idle give their rings back, and go on.
-#[test]
-fn idle_connections_hold_no_buffers() {
-    let test = "idle_connections_hold_no_buffers";
-    if !require_privileges(test) || !require_tools(test, &["python3"]) {
-        return;
-    }
-    let _serial = serial();
-    let place = Place::veth("nfpidle").unwrap();
-    let server = server("http", &place);
-    let host = server.address.ip().to_string();
-    let port = server.address.port().to_string();
-    let args = ["-c", IDLE_CLIENT, &host, &port];
-    let output = client(place.client(), "python3", args, LIMIT)
-        .unwrap()
-        .stdout;
-    let (busy, idle) = output.trim().split_once(' ').expect("two numbers");
-    let (busy, idle): (u64, u64) = (busy.parse().unwrap(), idle.parse().unwrap());
-    // Each has 64 KiB to receive into while it is used; one, with the question, is in use.
-    assert!(busy >= 200 * (64 << 10), "{busy} bytes");
-    assert!(idle < 1 << 20, "{idle} bytes");
-}
-
-/// Two hundred connections with a request each; then none, until the memory of their rings is back or a minute is over; then one
-/// more request each. Prints the memory in use when they are busy, and when they idle.
-const IDLE_CLIENT: &str = r#"
-import http.client, json, sys, time
-peers = [http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=60) for _ in range(201)]
-def ask(peer, path):
-    peer.request("GET", path)
-    answer = peer.getresponse()
-    body = answer.read()
-    assert answer.status == 200, answer.status
-    return body
-def used():
-    return json.loads(ask(peers[0], "/stats"))["memory"]["used"]
-for peer in peers:
-    ask(peer, "/")
-busy = idle = used()
-until = time.monotonic() + 60
-while idle >= 1 << 20 and time.monotonic() < until:
-    time.sleep(0.5)
-    idle = used()
-for peer in peers:
-    ask(peer, "/")
-print(busy, idle)
-"#;
-
 /// Four connections at once, each with a stream of its own that comes back while it is sent.
 const ECHO_CLIENT: &str = r#"
 import random, socket, sys, threading
