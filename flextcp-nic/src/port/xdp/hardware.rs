@@ -24,7 +24,7 @@ const QUEUE_OF_KERNEL: u32 = u32::MAX;
 const QUEUE_MAX: u32 = 255;
 
 /// Buckets of the hash by which the card's program spreads connections over queues.
-pub const HARDWARE_BUCKETS: u32 = 64;
+pub(super) const HARDWARE_BUCKETS: u32 = 64;
 
 /// `struct ipv4_flow` of `bpf/steer_hw.c`.
 #[derive(Clone, Copy)]

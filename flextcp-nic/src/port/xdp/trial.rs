@@ -15,7 +15,8 @@ use super::steering::{OwnedKey, Steering, SteeringCounters};
 
 use crate::flow::FlowTuple;
 
-pub use super::hardware::HARDWARE_BUCKETS;
+/// Buckets of the hash by which the card spreads connections over queues.
+pub const HARDWARE_BUCKETS: u32 = super::hardware::HARDWARE_BUCKETS;
 
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 
