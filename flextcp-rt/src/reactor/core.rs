@@ -313,6 +313,8 @@ impl Core {
         drivers.push((id, shared.clone()));
         drop(drivers);
         runtime.spawn(tokio::task::unconstrained(task));
+        // It counts as running from the start, and may be blocked before it ever parks.
+        self.guard.watch();
         Ok(shared)
     }
 

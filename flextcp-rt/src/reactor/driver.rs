@@ -270,6 +270,8 @@ impl Driver {
                     self.parked_at = Some(now);
                 } else {
                     self.shared.state.store(RUNNING, Ordering::Relaxed);
+                    // The guard may have seen it parked meanwhile.
+                    self.shared.core.guard().watch();
                     cx.waker().wake_by_ref();
                 }
                 return Ok(());

@@ -9,7 +9,7 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use super::interface::Attached;
 use super::packet::{PacketSocket, Refused};
 use super::socket::{Kick, Socket};
-use super::umem::{CHUNK, METADATA, ROOM};
+use super::umem::{CHUNK, METADATA, ROOM, prefetch};
 use super::wake::Wake;
 use crate::port::{Port, PortCounters, PortFull, PortInfo, RxChecksum, RxFrame, TxFrame, vnet};
 use crate::time::Instant;
@@ -202,6 +202,13 @@ impl Port for XdpPort {
                     }
                     None => valid = false,
                 }
+            }
+            // Another core or the device wrote it: on its way to this core while this frame is worked on.
+            if let Some(next) = rx
+                .peek(count)
+                .and_then(|desc| umem.received(desc.addr, desc.len))
+            {
+                prefetch(next);
             }
             if valid {
                 self.counters.rx_frames += 1;
