@@ -2,9 +2,9 @@
 //! (draft-ietf-ccwg-bbr). The structure is version 1's; the response to loss, `inflight_hi` and the lower
 //! bounds, is version 3's.
 //!
-//! Two things are our own: lower bounds follow only rounds that lost more than [`LOSS_THRESH`], not any loss, so
-//! that random loss below it does not wear the rate down between two probes; and one or two segments are never too many, or
-//! a flow with a small flight could not get out of it on a path that loses one in a hundred.
+//! One thing is our own: bounds follow only loss above [`LOSS_THRESH`] that is no accident of a small number, so that
+//! random loss below it does not wear the rate down between two probes. In a flight of 166 segments (100 Mbit/s, 20 ms) that
+//! loses 1 %, more than 2 % are lost in every eleventh round.
 
 use std::time::Duration;
 
@@ -157,8 +157,13 @@ impl Bbr {
         }
     }
 
+    /// Whether more than [`LOSS_THRESH`] is lost, and not by chance: a flight in which half of that is lost on average often
+    /// loses twice as much.
     fn too_much_lost(window: &Window, lost: u64, of: u64) -> bool {
-        lost * 1000 > of * LOSS_THRESH && lost > u64::from(2 * window.mss)
+        let mss = f64::from(window.mss.max(1));
+        let (lost, of) = (lost as f64 / mss, of as f64 / mss);
+        let expected = of * LOSS_THRESH as f64 / 1000.0;
+        lost > expected + 2.0 * expected.sqrt() && lost > 2.0
     }
 
     fn update_bandwidth(&mut self, sample: &AckSample) {
