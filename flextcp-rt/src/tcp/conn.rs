@@ -25,6 +25,11 @@ use super::{ConnError, ConnId, EngineConfig, Event, Link, ListenerId, State};
 use crate::offload::Hysteresis;
 use crate::options::SocketOptions;
 
+/// What an application may write ahead on the shortest path. With 16 MiB bulk over veth was a quarter slower.
+const SHORT_PATH_SEND_BUFFER: u32 = 1 << 20;
+/// What a microsecond of a longer path adds: 34 Gbit/s.
+const SEND_BUFFER_PER_MICROSECOND: u32 = 4 << 10;
+
 /// What a connection may touch of the engine while it works.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
@@ -256,14 +261,22 @@ impl Conn {
 
     /// Lets the application write ahead what the next window takes: twice the congestion window, thrice with BBR, whose
     /// window is no bound of the next one (Linux's `tcp_sndbuf_expand`). It never shrinks; what the application asked for
-    /// stays (`SOCK_SNDBUF_LOCK`), and while memory is short none grows.
+    /// stays (`SOCK_SNDBUF_LOCK`), and while memory is short none grows. On a short path the congestion window says little:
+    /// there it stays in the caches.
     pub(super) fn tune_send_buffer(&self, cx: &Context<'_>) {
         if self.options.send_buffer.is_some() || cx.pressed {
             return;
         }
         let times = if self.congestion.owns_window() { 3 } else { 2 };
         let wanted = self.congestion.window.cwnd.saturating_mul(times);
-        let wanted = wanted.min(cx.config.send_buffer_max);
+        let in_flight_at_most = self.rtt.min().map_or(u32::MAX, |rtt| {
+            u32::try_from(rtt.as_micros())
+                .unwrap_or(u32::MAX)
+                .saturating_mul(SEND_BUFFER_PER_MICROSECOND)
+        });
+        let wanted = wanted
+            .min(in_flight_at_most.max(SHORT_PATH_SEND_BUFFER))
+            .min(cx.config.send_buffer_max);
         if wanted > self.send_limit.get() {
             self.send_limit.set(wanted);
         }

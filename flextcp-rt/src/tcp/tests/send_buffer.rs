@@ -86,3 +86,14 @@ fn none_grows_while_memory_is_short() {
     bulk(&mut sim, client, server, SECOND);
     assert_eq!(limit(&sim, client), 256 << 10);
 }
+
+#[test]
+fn on_a_short_path_it_stays_in_the_caches() {
+    let mut sim = far();
+    sim.delay = Duration::from_micros(20);
+    let (client, server) = sim.pair();
+    bulk(&mut sim, client, server, SECOND);
+    let cwnd = sim.hosts[0].engine.info(sim.now, client).unwrap().snd_cwnd;
+    assert!(cwnd > 1 << 20, "{cwnd}");
+    assert_eq!(limit(&sim, client), 1 << 20);
+}
