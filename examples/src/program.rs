@@ -51,6 +51,8 @@ pub fn run<H: Handler>(
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would say on stderr that stderr is closed, and panic.
+        .log_internal_errors(false)
         .init();
 
     let stop = Stop::new();
@@ -142,12 +144,10 @@ async fn until_signalled((mut interrupt, mut terminate): (Signal, Signal), stop:
         }
     };
     let signal = next().await;
-    info!(
-        signal,
-        connections = stop.open(),
-        "stopping; again to stop at once"
-    );
+    let connections = stop.open();
+    // Before it is said: whoever reads the log may be gone.
     stop.request();
+    info!(signal, connections, "stopping; again to stop at once");
     next().await;
     std::process::exit(1);
 }
