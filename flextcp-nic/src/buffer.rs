@@ -30,7 +30,7 @@ pub use arena::DmaRegion;
 pub(crate) use memory::Memory;
 pub use pool::{MAX_BLOCK, MIN_BLOCK, Pool, Pressure};
 pub use recv::{Chunk, RecvReader, RecvWriter, recv_ring};
-pub use send::{SendLimit, SendReader, SendWriter, send_ring};
+pub use send::{SendGauge, SendReader, SendWriter, send_ring};
 
 /// The pool's limit is reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -40,6 +40,7 @@ mod rtt;
 mod scoreboard;
 mod segment;
 mod send;
+mod send_buffer;
 #[cfg(test)]
 mod sim;
 mod state;

@@ -61,28 +61,40 @@ pub fn send_ring(pool: &Arc<Pool>, limit: u32) -> (SendWriter, SendReader) {
     )
 }
 
-/// The limit of a send ring, wherever its halves are.
+/// A send ring's limit and how far it has come, wherever its halves are.
 #[derive(Clone)]
-pub struct SendLimit {
+pub struct SendGauge {
     shared: Arc<Shared>,
 }
 
-impl SendLimit {
+impl SendGauge {
     /// Most bytes that the ring may hold.
-    pub fn get(&self) -> u32 {
+    pub fn limit(&self) -> u32 {
         self.shared.limit.load(Ordering::Relaxed)
     }
 
     /// Sets that. Bytes beyond a lower limit stay.
-    pub fn set(&self, limit: u32) {
+    pub fn set_limit(&self, limit: u32) {
         let limit = limit.min(MAX_BLOCK);
         self.shared.limit.store(limit, Ordering::Relaxed);
     }
+
+    /// Bytes that the application ever wrote.
+    pub fn written(&self) -> u64 {
+        self.shared.tail.load(Ordering::Relaxed)
+    }
+
+    /// Of these, bytes that were acknowledged.
+    pub fn released(&self) -> u64 {
+        self.shared.head.load(Ordering::Relaxed)
+    }
 }
 
-impl fmt::Debug for SendLimit {
+impl fmt::Debug for SendGauge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SendLimit").field(&self.get()).finish()
+        f.debug_struct("SendGauge")
+            .field("limit", &self.limit())
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,9 +119,9 @@ impl SendReader {
         self.len() == 0
     }
 
-    /// Its limit.
-    pub fn limit(&self) -> SendLimit {
-        SendLimit {
+    /// A handle that stays when this half moves.
+    pub fn gauge(&self) -> SendGauge {
+        SendGauge {
             shared: Arc::clone(&self.shared),
         }
     }

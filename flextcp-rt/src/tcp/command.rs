@@ -161,6 +161,8 @@ impl Engine {
     pub fn doorbell(&mut self, now: Instant, conn: ConnId) -> Option<FlowId> {
         let conn_ref = self.conns.get_mut(conn)?;
         if let Owner::Nic(flow) = conn_ref.owner {
+            let limits = conn_ref.on_written(now);
+            self.limits.extend(limits.map(|limits| (flow, limits)));
             // The deadline queue is touched only when the timer was off.
             if !conn_ref.timers.is_set(Timer::Watch) {
                 conn_ref.watch(now);
@@ -230,7 +232,7 @@ impl Engine {
                 SocketOption::MaxSegment(_) => conn.update_mss(),
                 SocketOption::RecvBuffer(_) => conn.apply_receive_buffer(cx.config),
                 // Once more: tuning may have raised it before it was told.
-                SocketOption::SendBuffer(bytes) => conn.send_limit.set(bytes),
+                SocketOption::SendBuffer(bytes) => conn.send_gauge.set_limit(bytes),
                 SocketOption::QuickAck(true) => {
                     conn.rcv.ack.quick = cx.config.quick_acks;
                     conn.on_delayed_ack();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use flextcp_nic::buffer::SendLimit;
+use flextcp_nic::buffer::SendGauge;
 use flextcp_nic::flow::{FlowId, FlowTuple};
 use flextcp_nic::nic::{FlowBuffers, Limits};
 use flextcp_nic::pace::Pace;
@@ -24,11 +24,6 @@ use super::timer::{Timer, TimerTable};
 use super::{ConnError, ConnId, EngineConfig, Event, Link, ListenerId, State};
 use crate::offload::Hysteresis;
 use crate::options::SocketOptions;
-
-/// What an application may write ahead on the shortest path. With 16 MiB bulk over veth was a quarter slower.
-const SHORT_PATH_SEND_BUFFER: u32 = 1 << 20;
-/// What a microsecond of a longer path adds: 34 Gbit/s.
-const SEND_BUFFER_PER_MICROSECOND: u32 = 4 << 10;
 
 /// What a connection may touch of the engine while it works.
 #[derive(Debug)]
@@ -180,7 +175,7 @@ pub(super) struct Conn {
     /// `Some` exactly while the engine owns the connection.
     pub(super) buffers: Option<FlowBuffers>,
     /// Of the send ring, wherever that is.
-    pub(super) send_limit: SendLimit,
+    pub(super) send_gauge: SendGauge,
     pub(super) negotiated: Negotiated,
     pub(super) ts_offset: u32,
     pub(super) snd: SendSequence,
@@ -230,6 +225,8 @@ pub(super) struct Conn {
     pub(super) handed_over: Option<(SeqNum, Instant)>,
     /// SND.NXT of the flow at the last look.
     pub(super) watched_nxt: SeqNum,
+    /// Bytes that the application had written at the last doorbell, while the NIC sends them.
+    pub(super) written: u64,
     pub(super) hysteresis: Hysteresis,
     pub(super) counters: ConnCounters,
 }
@@ -256,29 +253,6 @@ impl Conn {
         if mss != self.snd.mss {
             self.snd.mss = mss;
             self.congestion.set_mss(mss);
-        }
-    }
-
-    /// Lets the application write ahead what the next window takes: twice the congestion window, thrice with BBR, whose
-    /// window is no bound of the next one (Linux's `tcp_sndbuf_expand`). It never shrinks; what the application asked for
-    /// stays (`SOCK_SNDBUF_LOCK`), and while memory is short none grows. On a short path the congestion window says little:
-    /// there it stays in the caches.
-    pub(super) fn tune_send_buffer(&self, cx: &Context<'_>) {
-        if self.options.send_buffer.is_some() || cx.pressed {
-            return;
-        }
-        let times = if self.congestion.owns_window() { 3 } else { 2 };
-        let wanted = self.congestion.window.cwnd.saturating_mul(times);
-        let in_flight_at_most = self.rtt.min().map_or(u32::MAX, |rtt| {
-            u32::try_from(rtt.as_micros())
-                .unwrap_or(u32::MAX)
-                .saturating_mul(SEND_BUFFER_PER_MICROSECOND)
-        });
-        let wanted = wanted
-            .min(in_flight_at_most.max(SHORT_PATH_SEND_BUFFER))
-            .min(cx.config.send_buffer_max);
-        if wanted > self.send_limit.get() {
-            self.send_limit.set(wanted);
         }
     }
 
@@ -389,17 +363,6 @@ impl Conn {
                 self.timers.set(Timer::KeepAlive, from + keepalive.time);
             }
             _ => self.timers.stop(Timer::KeepAlive),
-        }
-    }
-
-    /// Takes what the application wrote.
-    pub(super) fn take_written(&mut self) {
-        if let Some(buffers) = &mut self.buffers {
-            let written = buffers.send.take_written();
-            // What raced with a shutdown stays unsent.
-            if !self.state.fin_queued() {
-                self.snd.end += written;
-            }
         }
     }
 }

@@ -88,6 +88,7 @@ impl Conn {
     /// Gives the buffers away; the owner is set by the answer.
     pub(super) fn hand_over(&mut self) -> Option<(FlowState, FlowBuffers)> {
         self.take_written();
+        self.written = self.send_gauge.written();
         let state = self.flow_state();
         let buffers = self.buffers.take()?;
         self.attached = buffers.recv.capacity() > 0 || buffers.send.capacity() > 0;
@@ -166,6 +167,9 @@ impl Conn {
         // A flight whose tail, or whose acknowledgments, may be lost: look when a probe would be due, not after an
         // RTO. More to send means that another flight follows at once.
         let more = notification.acked > 0 && !notification.app_limited;
+        if more {
+            self.snd.last_sent = cx.now;
+        }
         if self.negotiated.sack && (more || notification.in_flight > self.snd.mss.bytes()) {
             let pto = self.probe_timeout(u32::MAX);
             self.timers.set(Timer::Watch, cx.now + pto);
@@ -238,7 +242,7 @@ impl Conn {
     }
 
     /// Limits that differ from what the NIC has: any change of the window, and of the rate by a thirty-second.
-    fn new_limits(&mut self) -> Option<Limits> {
+    pub(super) fn new_limits(&mut self) -> Option<Limits> {
         let limits = Limits {
             cwnd: self.congestion.window.cwnd,
             pacing_rate: self.congestion.pacing_rate,
@@ -314,7 +318,6 @@ impl Conn {
         self.snd.wl1 = self.rcv.nxt;
         self.snd.wl2 = self.snd.una;
         self.snd.small_end = state.snd_sml();
-        self.snd.last_sent = cx.now;
         if state.rtt_micros > 0 {
             let rtt = Duration::from_micros(state.rtt_micros.into());
             self.rtt.sample(cx.now, rtt);

@@ -202,7 +202,9 @@ impl Conn {
         if unsent == 0 && !fin {
             return None;
         }
-        self.restart_after_idle(now);
+        if self.board.is_empty() {
+            self.restart_after_idle(now);
+        }
         if let Some(len) = self.mtu_probe_len(now) {
             return Some(self.send_new(now, len, false));
         }
@@ -269,16 +271,16 @@ impl Conn {
             .note_usage(self.snd.una, self.snd.nxt, outstanding, limited);
     }
 
-    /// RFC 5681, section 4.1.
-    fn restart_after_idle(&mut self, now: Instant) {
-        if self.board.is_empty() {
-            let idle = now.saturating_since(self.snd.last_sent);
-            let rto = self.rtt.rto();
-            if idle > rto {
-                self.congestion.on_idle(idle, rto);
-                self.snd.last_sent = now;
-            }
+    /// RFC 5681, section 4.1, when nothing is outstanding and something is to be sent. Returns whether it was idle.
+    pub(super) fn restart_after_idle(&mut self, now: Instant) -> bool {
+        let idle = now.saturating_since(self.snd.last_sent);
+        let rto = self.rtt.rto();
+        let restarts = idle > rto;
+        if restarts {
+            self.congestion.on_idle(idle, rto);
+            self.snd.last_sent = now;
         }
+        restarts
     }
 
     /// Data waits for the peer's window and nothing in flight will bring an ACK: probe (RFC 9293, 3.8.6.1).

@@ -45,6 +45,8 @@ impl Inner {
             entry.handle.take_doorbell();
         }
         if let Some(flow) = self.engine.doorbell(now, ConnId::from(token)) {
+            // Before the bytes: the first of them after an idle time are bound by it.
+            self.set_limits();
             // Stale: the flow comes back within this turn and the engine looks at the rings itself.
             let _ = self.nic.doorbell(now, flow);
         }

@@ -112,11 +112,16 @@ impl Inner {
                 Err(refused) => self.engine.install_refused(now, conn, refused),
             }
         }
+        self.set_limits();
+        work
+    }
+
+    /// Tells the NIC what its flows may send.
+    pub(super) fn set_limits(&mut self) {
         while let Some((flow, limits)) = self.engine.poll_limits() {
             // Stale: the limits travel back with the flow and the engine applies its own.
             let _ = self.nic.set_limits(flow, limits);
         }
-        work
     }
 
     pub(super) fn take_back(&mut self, now: Instant, returned: Returned) {

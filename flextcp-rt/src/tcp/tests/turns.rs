@@ -22,7 +22,7 @@ fn two_busy_connections(offload: OffloadPolicy) -> Sim {
         conn.congestion.window.cwnd = 1 << 24;
         conn.congestion.pacing_rate = 0;
         conn.snd.last_sent = sim.now;
-        conn.send_limit.set(1 << 20);
+        conn.send_gauge.set_limit(1 << 20);
         assert_eq!(host.apps[&id].send.write(&data), data.len());
         assert_eq!(host.engine.doorbell(sim.now, id), None);
     }
