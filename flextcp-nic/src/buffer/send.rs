@@ -350,9 +350,10 @@ mod tests {
         reader.release(6);
         assert!(reader.release_if_empty());
         assert_eq!(pool.used(), 0);
-        let limit = reader.limit();
-        limit.set(100);
-        assert_eq!((limit.get(), writer.limit()), (100, 100));
+        let gauge = reader.gauge();
+        gauge.set_limit(100);
+        assert_eq!((gauge.limit(), writer.limit()), (100, 100));
+        assert_eq!((gauge.written(), gauge.released()), (10, 10));
         assert_eq!(writer.write(&[7; 200]), 100);
         assert_eq!(reader.take_written(), 100);
         assert_eq!(bytes(&reader, 0, 100), [7; 100]);
