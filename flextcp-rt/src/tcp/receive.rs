@@ -95,23 +95,13 @@ impl Conn {
         to: SeqNum,
         payload: impl Iterator<Item = &'a [u8]>,
     ) -> bool {
-        let target = self.rcv.capacity;
-        let offered = self.rcv.adv.since(self.rcv.nxt);
+        let nxt = self.rcv.nxt;
+        self.make_room(to.since(nxt));
         let Some(buffers) = &mut self.buffers else {
             return false;
         };
         let ring = &mut buffers.recv;
-        if ring.capacity() == 0
-            && ring
-                .resize(ring.pool().first_block(target).max(offered), 0)
-                .is_err()
-            && ring.resize(LEAST_BUFFER, 0).is_err()
-        {
-            self.counters.out_of_memory += 1;
-            return false;
-        }
-        let nxt = self.rcv.nxt;
-        // Bytes that the ring takes, from `from` on; what lies beyond was promised under another size.
+        // Bytes that the ring takes, from `from` on.
         let to = to.earliest(nxt + ring.free());
         if !from.before(to) {
             return false;
@@ -130,6 +120,29 @@ impl Conn {
         }
         self.rcv.reassembly.insert(from, to);
         true
+    }
+
+    /// Sees to it that the ring has room for `len` bytes beyond RCV.NXT, if there is memory: it may have none yet, or less
+    /// than was promised because memory was short when it got some.
+    fn make_room(&mut self, len: u32) {
+        let promised = self.rcv.adv.since(self.rcv.nxt);
+        let extent = self.rcv.reassembly.extent(self.rcv.nxt);
+        let Some(buffers) = &mut self.buffers else {
+            return;
+        };
+        let ring = &mut buffers.recv;
+        if ring.free() >= len {
+            return;
+        }
+        let first = match ring.capacity() {
+            0 => ring.pool().first_block(self.rcv.capacity),
+            _ => 0,
+        };
+        let used = ring.capacity() - ring.free();
+        let sizes = [promised.max(first), len, LEAST_BUFFER];
+        let mut sizes = sizes.into_iter().map(|room| used.saturating_add(room));
+        let fits = sizes.any(|size| size > ring.capacity() && ring.resize(size, extent).is_ok());
+        self.counters.out_of_memory += u32::from(!fits);
     }
 
     /// Publishes what is in order now.

@@ -1,13 +1,13 @@
 //! Plays simulated scenarios: one by its seed, a range of them, or for hours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use integration::sim::{
-    Batch, BatchPlan, Progress, Recording, Scenario, batch, draw, run_recorded,
+    Batch, BatchPlan, Failed, Progress, Recording, Scenario, batch, draw, run_recorded,
 };
 
 /// Between two lines of progress.
@@ -134,8 +134,10 @@ fn many(args: &Args) -> ExitCode {
         patience: PATIENCE,
     };
     let mut reported = started;
+    let mut told = BTreeSet::new();
     let batch = batch(&plan, |progress| {
         watch(progress);
+        tell(&progress.batch.failed, &mut told);
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
             let resident = resident().unwrap_or(0) >> 20;
@@ -149,14 +151,21 @@ fn many(args: &Args) -> ExitCode {
             );
         }
     });
-    for failed in &batch.failed {
-        println!("{}\n", failed.what);
-    }
+    tell(&batch.failed, &mut told);
     summary(&batch, started.elapsed());
     if batch.failed.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Says what failed, once.
+fn tell(failed: &[Failed], told: &mut BTreeSet<u64>) {
+    for failed in failed {
+        if told.insert(failed.seed) {
+            println!("{}\n", failed.what);
+        }
     }
 }
 

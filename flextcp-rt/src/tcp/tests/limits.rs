@@ -1,5 +1,6 @@
 //! What happens at the edges of the engine: full tables, refusals, options that change in mid-connection.
 
+use flextcp_nic::buffer::recv_ring;
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::wire::{IcmpError, IcmpErrorKind, Unreachable};
 
@@ -162,4 +163,37 @@ fn icmp_errors_end_attempts_with_their_cause() {
             .collect();
         assert_eq!(failed, Vec::from_iter(error), "{kind:?}");
     }
+}
+
+/// What was promised is taken once there is memory, though the ring got less than that while there was none.
+#[test]
+fn a_ring_that_found_little_memory_gets_the_rest_when_there_is_some() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let pool = sim.hosts[1].engine.pool.clone();
+    let mut rings: Vec<_> = (13..30)
+        .map(|shift| (recv_ring(&pool), 1 << shift))
+        .collect();
+    for ((writer, _), size) in &mut rings {
+        writer.resize(*size, 0).unwrap();
+    }
+    assert_eq!(pool.limit() - pool.used(), 8192);
+    let data: Vec<u8> = (0..30_000_u32).map(|at| at as u8).collect();
+    assert_eq!(sim.write(0, client, &data), data.len());
+    sim.run(SECOND);
+    let refused = sim.hosts[1].engine.counters().out_of_memory;
+    assert!(refused > 0);
+    let taken = |sim: &Sim| {
+        sim.hosts[1]
+            .engine
+            .info(sim.now, server)
+            .unwrap()
+            .bytes_received
+    };
+    assert!(taken(&sim) < 20_000);
+    // The application reads nothing meanwhile: it is for the peer's retransmission to find room.
+    drop(rings);
+    sim.run(10 * SECOND);
+    assert_eq!(taken(&sim), data.len() as u64);
+    assert_eq!(sim.read(1, server, data.len()), data);
 }
