@@ -12,31 +12,40 @@ use crate::flow::FlowTuple;
 pub use rss::{MICROSOFT_KEY, spread, toeplitz};
 pub use table::{FlowKey, FlowTable};
 
-/// What sits before a port and decides which frames reach it: the maps of the XDP program, or nothing.
+/// What sits before a port and decides which frames reach it: the maps of the XDP program, or nothing. The provided methods
+/// are for the latter: every frame arrives, so there is nothing to ask for.
 pub trait Steering: Send + fmt::Debug {
     /// Frames to `local` come here from now on; an unspecified address means every address of its family.
     ///
     /// # Errors
     /// The table is full, or the device refused.
-    fn own(&mut self, local: SocketAddr) -> io::Result<()>;
+    fn own(&mut self, _local: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Ends [`own`](Self::own).
     ///
     /// # Errors
     /// The device refused.
-    fn disown(&mut self, local: SocketAddr) -> io::Result<()>;
+    fn disown(&mut self, _local: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Frames of this connection go to the kernel although its port is ours.
     ///
     /// # Errors
     /// As [`own`](Self::own).
-    fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()>;
+    fn exclude(&mut self, _tuple: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Ends [`exclude`](Self::exclude).
     ///
     /// # Errors
     /// As [`disown`](Self::disown).
-    fn include(&mut self, tuple: FlowTuple) -> io::Result<()>;
+    fn include(&mut self, _tuple: FlowTuple) -> io::Result<()> {
+        Ok(())
+    }
 
     /// A connection was installed here, so that its frames are best received here; an interface that can choose does so.
     fn installed(&mut self, _tuple: &FlowTuple) {}
@@ -69,22 +78,6 @@ impl SteerAll {
 }
 
 impl Steering for SteerAll {
-    fn own(&mut self, _: SocketAddr) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn disown(&mut self, _: SocketAddr) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn exclude(&mut self, _: FlowTuple) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn include(&mut self, _: FlowTuple) -> io::Result<()> {
-        Ok(())
-    }
-
     fn serves(&self, address: IpAddr) -> bool {
         self.addresses.is_empty() || self.addresses.contains(&address)
     }

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flextcp_nic::flow::FlowTuple;
 use flextcp_nic::steer::Steering;
 
 use super::Lab;
@@ -87,14 +86,6 @@ impl Steering for Owned {
 
     fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
         lock(&self.addresses).remove(&local);
-        Ok(())
-    }
-
-    fn exclude(&mut self, _: FlowTuple) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn include(&mut self, _: FlowTuple) -> io::Result<()> {
         Ok(())
     }
 

@@ -3,12 +3,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use flextcp_nic::buffer::{DmaRegion, Pool};
-use flextcp_nic::flow::FlowTuple;
 use flextcp_nic::nfp::bus::Bus;
 use flextcp_nic::nfp::pcie::{self, PcieBus};
 use flextcp_nic::nfp::process::{CardProcess, Clock};
@@ -107,22 +106,6 @@ impl Served {
 }
 
 impl Steering for Served {
-    fn own(&mut self, _: SocketAddr) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn disown(&mut self, _: SocketAddr) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn exclude(&mut self, _: FlowTuple) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn include(&mut self, _: FlowTuple) -> io::Result<()> {
-        Ok(())
-    }
-
     fn serves(&self, address: IpAddr) -> bool {
         let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
         served.contains(&address)
