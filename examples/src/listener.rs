@@ -6,10 +6,15 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use flextcp_net::{self as net, TcpStreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+/// How long a connection that was just accepted may take to get to the NIC.
+const SETTLING: Duration = Duration::from_millis(5);
 
 /// Which sockets a server runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,8 +156,8 @@ pub struct Stream {
     offload: OffloadFlag,
 }
 
-/// Whether a connection was on the NIC when it last delivered bytes; outlives the hand-over of
-/// the stream to a protocol library.
+/// Whether a connection was on the NIC when it was last read from; outlives the hand-over of the
+/// stream to a protocol library.
 #[derive(Debug, Clone, Default)]
 pub struct OffloadFlag(Arc<AtomicBool>);
 
@@ -161,6 +166,18 @@ impl OffloadFlag {
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Lets the others run until the connection is on the NIC, a few milliseconds at most. It goes there just after it was
+    /// accepted, and a request that arrived before may be answered first.
+    pub async fn settled(&self) {
+        let moved = async {
+            while !self.get() {
+                tokio::task::yield_now().await;
+            }
+        };
+        // One that stays in the slow path has its reasons.
+        let _ = timeout(SETTLING, moved).await;
     }
 
     fn set(&self, offloaded: bool) {
@@ -253,11 +270,13 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match &mut this.inner {
-            Inner::FlexTcp(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
-            Inner::Kernel(stream) => return Pin::new(stream).poll_read(cx, buf),
+            Inner::FlexTcp(stream) => {
+                let read = Pin::new(stream).poll_read(cx, buf);
+                this.offload.set(this.is_offloaded());
+                read
+            }
+            Inner::Kernel(stream) => Pin::new(stream).poll_read(cx, buf),
         }
-        this.offload.set(this.is_offloaded());
-        Poll::Ready(Ok(()))
     }
 }
 

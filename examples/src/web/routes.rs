@@ -171,6 +171,9 @@ async fn stats(
     Extension(connection): Extension<Arc<Connection>>,
     version: Version,
 ) -> Response {
+    if connection.accelerated {
+        connection.offload.settled().await;
+    }
     let report = StatsReport {
         server: ServerReport {
             version: env!("CARGO_PKG_VERSION"),
