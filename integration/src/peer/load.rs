@@ -1,6 +1,7 @@
 //! The loading part.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -101,7 +102,25 @@ async fn rpc<S: Stack>(args: &Load) -> io::Result<Outcome> {
     Ok(outcome(&times, measure.as_secs_f64()))
 }
 
+/// A connection of one request.
+async fn open_use_close<S: Stack>(server: SocketAddr, congestion: Option<&str>) -> io::Result<()> {
+    let mut first = [0x42; Request::LEN + MESSAGE];
+    first[..Request::LEN].copy_from_slice(&request(RequestKind::Echo));
+    let mut answer = [0; MESSAGE];
+    let mut stream = S::connect(server, congestion).await?;
+    stream.write_all(&first).await?;
+    stream.read_exact(&mut answer).await?;
+    stream.shutdown().await?;
+    // Until the server closed too: a connection counts when it is over.
+    if stream.read(&mut answer).await? != 0 {
+        return Err(io::Error::other("more bytes than were asked for"));
+    }
+    Ok(())
+}
+
 async fn churn<S: Stack>(args: &Load) -> io::Result<Outcome> {
+    // What a process does once, at its first connection, is no part of the measurement.
+    open_use_close::<S>(args.server, args.congestion.as_deref()).await?;
     let measure = Duration::from_millis(args.millis);
     let start = Instant::now();
     let end = start + measure;
@@ -112,20 +131,9 @@ async fn churn<S: Stack>(args: &Load) -> io::Result<Outcome> {
         let (server, congestion) = (args.server, args.congestion.clone());
         tasks.spawn(async move {
             let mut times = histogram()?;
-            let mut first = [0x42; Request::LEN + MESSAGE];
-            first[..Request::LEN].copy_from_slice(&request(RequestKind::Echo));
-            let mut answer = [0; MESSAGE];
             while Instant::now() < end && used.fetch_add(1, Ordering::Relaxed) < CHURN_LIMIT {
                 let opened = Instant::now();
-                let mut stream = S::connect(server, congestion.as_deref()).await?;
-                stream.write_all(&first).await?;
-                stream.read_exact(&mut answer).await?;
-                stream.shutdown().await?;
-                // Until the server closed too: a connection counts when it is over.
-                if stream.read(&mut answer).await? != 0 {
-                    return Err(io::Error::other("more bytes than were asked for"));
-                }
-                drop(stream);
+                open_use_close::<S>(server, congestion.as_deref()).await?;
                 times.saturating_record(nanos(opened.elapsed()));
             }
             Ok(times)
