@@ -157,6 +157,7 @@ fn what_tokios_sockets_do_ours_do() {
             backpressure,
             closing_listeners,
             full_listeners,
+            few_ports,
             shared_listeners,
             inheritance,
             connections_of_the_kernels,

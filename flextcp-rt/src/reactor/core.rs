@@ -98,6 +98,8 @@ struct StreamEntry {
     owned: Option<SocketAddr>,
     /// Holds the local port of an outgoing connection.
     reservation: Option<PortHold>,
+    /// Holds the local port of an accepted one whose listener is gone.
+    inherited: Option<PortHold>,
     span: tracing::Span,
 }
 

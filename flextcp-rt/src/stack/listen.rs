@@ -9,8 +9,9 @@ use socket2::Socket;
 
 use super::Host;
 use super::connect::device_of;
+use crate::host::ports::{BindOptions, Reservation};
 use crate::options::SocketOptions;
-use crate::reactor::core::Core;
+use crate::reactor::core::{Core, PortHold};
 use crate::socket::{AcceptQueue, FlexListener, RuntimeHandle};
 use crate::tcp::ListenerId;
 
@@ -118,11 +119,36 @@ impl Host {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner),
             ));
+            if let Some(host) = host.upgrade() {
+                host.leave_port_to_connections(local);
+            }
         });
         Ok(Listener {
             kernel,
             flex: Some(flex),
         })
+    }
+
+    /// The connections of a listener that is gone hold its port, as on Linux: somebody whom the kernel gave it would have his own
+    /// connections refused here.
+    fn leave_port_to_connections(&self, local: SocketAddr) {
+        let options = BindOptions {
+            reuse_address: true,
+            ..BindOptions::default()
+        };
+        let mut held = None;
+        let mut hold = || {
+            let hold = held.get_or_insert_with(|| {
+                // In use: another listener has it, or the kernel's half of this one, which lives on.
+                Reservation::bind(local, &options)
+                    .ok()
+                    .map(PortHold::of_its_own)
+            });
+            hold.clone()
+        };
+        for core in self.cores() {
+            core.inherit_port(local.port(), &mut hold);
+        }
     }
 
     /// Whether a listener of this process answers at `remote`.

@@ -380,6 +380,24 @@ pub(super) async fn closing_listeners() -> Vec<String> {
     log.push(outcome(waiting.read(&mut [0; 2])).await);
     log.push(connected(at).await);
 
+    // Whoever was accepted holds the port, at the end too.
+    let (closing, at) = listener().await;
+    let mut near = client::TcpStream::connect(at).await.unwrap();
+    let (far, _) = closing.accept().await.unwrap();
+    let bound = |reuse| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(reuse).unwrap();
+        seen(socket.bind(at))
+    };
+    log.push(format!("{} {}", bound(true), bound(false)));
+    drop(closing);
+    log.push(format!("{} {}", bound(true), bound(false)));
+    drop(far);
+    log.push(outcome(near.read(&mut [0; 1])).await);
+    drop(near);
+    arrival().await;
+    log.push(format!("in TIME_WAIT: {}", bound(false)));
+
     // Who waits has written and gone, or was reset.
     let (listener, at) = listener().await;
     let mut early = client::TcpStream::connect(at).await.unwrap();
@@ -417,21 +435,57 @@ pub(super) async fn closing_listeners() -> Vec<String> {
 
 pub(super) async fn full_listeners() -> Vec<String> {
     let mut log = Vec::new();
-    let socket = server::TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let at = listener.local_addr().unwrap();
+    for of_std in [false, true] {
+        let socket = server::TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let mut listener = socket.listen(1).unwrap();
+        if of_std {
+            let listening = listener.into_std().unwrap();
+            listener = server::TcpListener::from_std(listening).unwrap();
+        }
+        let at = listener.local_addr().unwrap();
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            if let Ok(stream) = timeout(NEVER, client::TcpStream::connect(at)).await {
+                held.push(stream.unwrap());
+            }
+        }
+        log.push(format!("{}", held.len()));
+        for _ in 0..=held.len() {
+            log.push(accepted(&listener).await);
+        }
+        log.push(connected(at).await);
+    }
+    log
+}
+
+/// Connections to different peers share a port when there are few; one more to the same peer finds none.
+pub(super) async fn few_ports() -> Vec<String> {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let mut log = Vec::new();
+    let listeners = [listener().await, listener().await];
+    let whole = std::fs::read_to_string(RANGE).unwrap();
+    std::fs::write(RANGE, "20000 20003").unwrap();
     let mut held = Vec::new();
-    for _ in 0..4 {
-        if let Ok(stream) = timeout(NEVER, client::TcpStream::connect(at)).await {
-            held.push(stream.unwrap());
+    for (_, at) in &listeners {
+        for _ in 0..5 {
+            match client::TcpStream::connect(*at).await {
+                Ok(stream) => {
+                    stream.set_zero_linger().unwrap();
+                    let port = stream.local_addr().unwrap().port();
+                    log.push(format!("{}", (20_000..=20_003).contains(&port)));
+                    held.push(stream);
+                }
+                Err(error) => log.push(seen(Err::<(), _>(error))),
+            }
         }
     }
-    log.push(format!("{}", held.len()));
-    for _ in 0..=held.len() {
-        log.push(accepted(&listener).await);
+    std::fs::write(RANGE, whole).unwrap();
+    for (listener, _) in &listeners {
+        for _ in 0..4 {
+            log.push(accepted(listener).await);
+        }
     }
-    log.push(connected(at).await);
     log
 }
 

@@ -86,6 +86,7 @@ impl Inner {
                 handle,
                 owned: Some(tuple.local_addr()),
                 reservation: Some(reservation),
+                inherited: None,
                 span: trace::opened(
                     &self.nic.capabilities().port.name,
                     &tuple,
@@ -139,6 +140,7 @@ impl Inner {
                 handle,
                 owned,
                 reservation: None,
+                inherited: None,
                 span: trace::opened(&self.nic.capabilities().port.name, &tuple, Origin::Accepted),
             },
         );

@@ -88,6 +88,7 @@ impl Core {
                 handle,
                 owned: Some(tuple.local_addr()),
                 reservation: Some(PortHold::of_its_own(reservation)),
+                inherited: None,
                 span,
             },
         );

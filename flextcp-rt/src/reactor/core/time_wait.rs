@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flextcp_nic::flow::FlowTuple;
 
-use super::{Inner, PortHold};
+use super::{Core, Inner, PortHold};
 use crate::tcp::ConnId;
 
 /// Local ports of outgoing connections that are held so long. Each is a descriptor, and while it is held its socket
@@ -23,6 +23,8 @@ pub(super) struct TimeWaits {
 
 struct Held {
     port: Option<PortHold>,
+    /// Of an accepted one, as [`StreamEntry::inherited`](super::StreamEntry).
+    inherited: Option<PortHold>,
     /// Its place in `ports`: ends that are used again enter TIME_WAIT again.
     place: u64,
 }
@@ -47,13 +49,23 @@ impl TimeWaits {
     }
 
     /// Takes ends in; says whose hold has to end for that.
-    fn enter(&mut self, tuple: FlowTuple, port: Option<PortHold>) -> Option<FlowTuple> {
+    fn enter(
+        &mut self,
+        tuple: FlowTuple,
+        port: Option<PortHold>,
+        inherited: Option<PortHold>,
+    ) -> Option<FlowTuple> {
         let place = self.entered;
         self.entered += 1;
         if port.is_some() {
             self.ports.insert(place, tuple);
         }
-        self.held.insert(tuple, Held { port, place });
+        let held = Held {
+            port,
+            inherited,
+            place,
+        };
+        self.held.insert(tuple, held);
         let (_, oldest) = self.ports.first_key_value()?;
         (self.ports.len() > self.most_ports).then_some(*oldest)
     }
@@ -70,6 +82,33 @@ impl TimeWaits {
     }
 }
 
+impl Core {
+    /// Has the connections at `port`, whose listener is gone, hold it, and what is left of them in TIME_WAIT. `hold` is asked if
+    /// there are any.
+    pub(crate) fn inherit_port(&self, port: u16, hold: &mut dyn FnMut() -> Option<PortHold>) {
+        let mut inner = self.lock();
+        let Inner {
+            streams,
+            time_waits,
+            ..
+        } = &mut *inner;
+        let open = streams
+            .values_mut()
+            .filter(|entry| entry.owned.is_some_and(|local| local.port() == port))
+            .map(|entry| (&entry.reservation, &mut entry.inherited));
+        let waiting = time_waits
+            .held
+            .iter_mut()
+            .filter(|(tuple, _)| tuple.local_addr().port() == port)
+            .map(|(_, held)| (&held.port, &mut held.inherited));
+        for (reservation, inherited) in open.chain(waiting) {
+            if reservation.is_none() {
+                *inherited = hold();
+            }
+        }
+    }
+}
+
 impl Inner {
     /// The connection leaves its address, and its port, to its TIME_WAIT.
     pub(super) fn enter_time_wait(&mut self, conn: ConnId, tuple: FlowTuple) {
@@ -79,9 +118,9 @@ impl Inner {
         if entry.owned.take().is_none() {
             return;
         }
-        let port = entry.reservation.take();
+        let (port, inherited) = (entry.reservation.take(), entry.inherited.take());
         self.leave_time_wait(&tuple);
-        if let Some(oldest) = self.time_waits.enter(tuple, port) {
+        if let Some(oldest) = self.time_waits.enter(tuple, port, inherited) {
             self.leave_time_wait(&oldest);
         }
     }
@@ -114,10 +153,10 @@ mod tests {
     #[test]
     fn the_oldest_port_goes_when_there_are_too_many() {
         let mut waits = TimeWaits::with_ports(2);
-        assert_eq!(waits.enter(tuple(1), hold()), None);
-        assert_eq!(waits.enter(tuple(2), None), None, "accepted: no port");
-        assert_eq!(waits.enter(tuple(3), hold()), None);
-        assert_eq!(waits.enter(tuple(4), hold()), Some(tuple(1)));
+        assert_eq!(waits.enter(tuple(1), hold(), None), None);
+        assert_eq!(waits.enter(tuple(2), None, None), None, "accepted: no port");
+        assert_eq!(waits.enter(tuple(3), hold(), None), None);
+        assert_eq!(waits.enter(tuple(4), hold(), None), Some(tuple(1)));
         assert!(waits.leave(&tuple(1)));
         assert!(!waits.leave(&tuple(1)));
         assert_eq!((waits.held.len(), waits.ports.len()), (3, 2));
@@ -126,13 +165,13 @@ mod tests {
     #[test]
     fn ends_that_were_used_again_are_as_new_as_their_last_use() {
         let mut waits = TimeWaits::with_ports(2);
-        waits.enter(tuple(1), hold());
-        waits.enter(tuple(2), hold());
+        waits.enter(tuple(1), hold(), None);
+        waits.enter(tuple(2), hold(), None);
         // A new connection between the same ends, and its TIME_WAIT.
         assert!(waits.leave(&tuple(1)));
-        assert_eq!(waits.enter(tuple(1), hold()), None);
-        assert_eq!(waits.enter(tuple(3), hold()), Some(tuple(2)));
+        assert_eq!(waits.enter(tuple(1), hold(), None), None);
+        assert_eq!(waits.enter(tuple(3), hold(), None), Some(tuple(2)));
         assert!(waits.leave(&tuple(2)));
-        assert_eq!(waits.enter(tuple(4), hold()), Some(tuple(1)));
+        assert_eq!(waits.enter(tuple(4), hold(), None), Some(tuple(1)));
     }
 }
