@@ -138,6 +138,7 @@ impl Host {
         {
             tracing::warn!(path = %path.display(), %error, "there is no control socket (FLEXTCP_CONTROL names its path)");
         }
+        host.look_for_named_interfaces();
         host
     }
 

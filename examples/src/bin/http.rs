@@ -26,7 +26,7 @@ Examples:
 Paths:
   /            a page that says what is running
   /echo        POST: the body, streamed back
-  /bytes/{n}   GET, HEAD: n bytes, always the same ones
+  /bytes/N     GET, HEAD: n bytes, always the same ones
   /upload      PUT, POST: size and SHA-256 of the body, as JSON
   /stats       the counters of the process and of this connection, as JSON
   /metrics     the counters of the process, as Prometheus reads them

@@ -253,6 +253,26 @@ impl Host {
         found
     }
 
+    /// Warns of a name that is misspelt, perhaps: without the interface, connections use kernel sockets.
+    pub(super) fn look_for_named_interfaces(&self) {
+        let config::Interfaces::List(names) = &self.config.interfaces else {
+            return;
+        };
+        let kernel = self.kernel();
+        let (true, Some(view)) = (self.accelerates_interfaces(), kernel.as_ref()) else {
+            return;
+        };
+        for name in names {
+            if view.link_by_name(name).is_none() {
+                let there: Vec<_> = view.links().map(|link| link.name.as_str()).collect();
+                tracing::warn!(
+                    "there is no interface {name}, which interfaces (FLEXTCP_INTERFACES) names: it is not accelerated; here are {}",
+                    there.join(", ")
+                );
+            }
+        }
+    }
+
     const fn accelerates_interfaces(&self) -> bool {
         !matches!(self.config.nic, NicChoice::Off | NicChoice::Tap(_))
     }
@@ -429,7 +449,14 @@ pub(super) fn wrap_port(config: &Config, port: Box<dyn Port>) -> io::Result<Box<
     }
     if let Some(path) = &config.capture {
         let name = port.info().name.replace(['/', ' '], "-");
-        let file = std::fs::File::create(path.with_extension(format!("{name}.pcapng")))?;
+        let path = path.with_extension(format!("{name}.pcapng"));
+        let file = std::fs::File::create(&path).map_err(|error| {
+            let path = path.display();
+            let text = format!(
+                "cannot write {path}: {error}; capture (FLEXTCP_CAPTURE) names it: choose a path in a directory that is there"
+            );
+            io::Error::new(error.kind(), text)
+        })?;
         port = Box::new(Capture::new(
             port,
             io::BufWriter::new(file),
