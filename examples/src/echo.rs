@@ -48,7 +48,7 @@ where
     match mode {
         Mode::Echo => echo(stream, stop).await?,
         Mode::Sink => sink(stream, stop).await?,
-        Mode::Source { bytes } => source(stream, bytes.unwrap_or(u64::MAX), stop).await?,
+        Mode::Source { bytes } => source(stream, bytes, stop).await?,
         Mode::Rpc { request, response } => rpc(stream, request, response, stop).await?,
     }
     stream.shutdown().await
@@ -126,14 +126,16 @@ where
     stream.write_all(format!("{total}\n").as_bytes()).await
 }
 
-async fn source<S>(stream: &mut S, bytes: u64, stop: &Stop) -> io::Result<()>
+/// Ends at the stop, unless it has an end of its own.
+async fn source<S>(stream: &mut S, bytes: Option<u64>, stop: &Stop) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     const CHUNK: u64 = 256 * 1024;
+    let total = bytes.unwrap_or(u64::MAX);
     let mut sent = 0;
-    while sent < bytes && !stop.is_requested() {
-        let chunk = pattern::chunk(sent, CHUNK.min(bytes - sent));
+    while sent < total && (bytes.is_some() || !stop.is_requested()) {
+        let chunk = pattern::chunk(sent, CHUNK.min(total - sent));
         let written = stream.write(&chunk).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

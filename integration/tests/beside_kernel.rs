@@ -13,6 +13,7 @@ use integration::programs::{Server, ServerOptions, client, require_tools, worksp
 use integration::stack::StackKind;
 use integration::stats::{STATS_FILE, Stats};
 use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Socket, Type};
 
 const START: Duration = Duration::from_secs(20);
@@ -241,6 +242,66 @@ fn a_graceful_stop_loses_no_byte() {
     assert_eq!(file.metadata().unwrap().len(), len);
     let server = server.process.finish(LIMIT).unwrap();
     assert!(server.status.success(), "{}", server.stderr);
+}
+
+/// Half of a request was sent when the server is told to stop: it takes nobody new, and the rest of the old one arrives on
+/// the same connection and is answered.
+#[test]
+fn a_graceful_stop_takes_in_the_rest_of_an_upload() {
+    if !require_privileges("a_graceful_stop_takes_in_the_rest_of_an_upload") {
+        return;
+    }
+    const LEN: usize = 3_000_001;
+    let _serial = serial();
+    let body: Vec<u8> = (0..LEN).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
+    let digest: String = Sha256::digest(&body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let head = format!(
+        "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {LEN}\r\nExpect: 100-continue\r\n\r\n"
+    );
+    for place in [
+        Place::veth("upload").unwrap(),
+        Place::loopback("upload").unwrap(),
+    ] {
+        for family in [Family::V4, Family::V6] {
+            let scratch = tempfile::tempdir().unwrap();
+            let stats = scratch.path().join("stats");
+            let mut options = ServerOptions::new("http", place.server_ip(family), place.device());
+            options.env.push((STATS_FILE, stats.display().to_string()));
+            let server = Server::start(place.server(), &options).unwrap();
+            let address = server.address;
+            let connect = || {
+                place
+                    .client()
+                    .within(|| TcpStream::connect(address))
+                    .unwrap()
+            };
+            let mut stream = connect().unwrap();
+            stream.set_read_timeout(Some(START)).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            // "HTTP/1.1 100 Continue": the request is in the handler.
+            stream.read_exact(&mut [0; 25]).unwrap();
+            let (first, rest) = body.split_at(LEN / 2);
+            stream.write_all(first).unwrap();
+
+            server.process.signal(Signal::TERM).unwrap();
+            wait_until(START, "the listener to be gone", || connect().is_err()).unwrap();
+            stream.write_all(rest).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains(&digest), "{address}: {answer}");
+            let server = server.process.finish(LIMIT).unwrap();
+            assert!(server.status.success(), "{}", server.stderr);
+            if std::env::var_os("FLEXTCP_TEST_KERNEL").is_none() {
+                let [stats] = &Stats::read_lines(&stats).unwrap()[..] else {
+                    panic!("one line of statistics");
+                };
+                stats.assert_offloaded();
+            }
+        }
+    }
 }
 
 /// What the application has written, and the peer not taken, is delivered when the process is gone, as with kernel

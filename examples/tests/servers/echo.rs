@@ -52,6 +52,14 @@ async fn has_modes_for_measurements() {
     rpc.stop();
 }
 
+/// What it says of the stop is an error then, which must not keep it from stopping.
+#[tokio::test]
+async fn stops_although_nobody_reads_its_log() {
+    let server = Program::start_unread(ECHO);
+    assert_eq!(answer_to(&server, b"before").await, b"before");
+    server.stop();
+}
+
 #[tokio::test]
 async fn a_graceful_stop_returns_what_arrived() {
     let server = Program::start(ECHO, &[]);

@@ -40,9 +40,23 @@ impl Program {
         Self::start_command(command)
     }
 
+    /// With a log that nobody reads any more.
+    pub(crate) fn start_unread(path: &str) -> Self {
+        let mut command = Command::new(path);
+        command
+            .args(["--listen", "127.0.0.1:0", "--kernel"])
+            .env("RUST_LOG", "info")
+            .stderr(Stdio::piped());
+        let mut program = Self::start_command(command);
+        drop(program.child.stderr.take());
+        program
+    }
+
     fn start_command(mut command: Command) -> Self {
+        if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
+            command.env("RUST_LOG", "warn");
+        }
         let mut child = command
-            .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
