@@ -11,11 +11,14 @@ use flextcp_rt::Host;
 use flextcp_rt::config::{Config, Fallback, Interfaces};
 use integration::netns::{VethOptions, VethPair, require_privileges};
 use integration::process::wait_until;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The service is at an address behind both links.
 const SERVICE: &str = "10.99.0.1";
-const WAYS: usize = 4;
+const WAYS: usize = 5;
+/// Of the rule that sends marked packets over the second link.
+const MARK: u32 = 7;
 
 fn two_links() -> io::Result<VethPair> {
     let pair = VethPair::new("routing", VethOptions::default())?;
@@ -39,6 +42,7 @@ fn two_links() -> io::Result<VethPair> {
         "route add 10.99.0.1 via 10.78.0.2 dev veth1 metric 200",
         "route add 10.99.0.1 via 10.78.0.2 dev veth1 table 100",
         "rule add from 10.78.0.1 lookup 100",
+        "rule add fwmark 7 lookup 100",
     ] {
         a.ip(route.split(' '))?;
     }
@@ -57,15 +61,20 @@ fn socket(local: Option<&str>, device: Option<&str>) -> TcpSocket {
     socket
 }
 
-async fn expect(stream: TcpStream, source: &str, link: &str) {
-    let mut stream = stream;
-    assert!(stream.is_accelerated(), "it fell back to the kernel");
+async fn exchange(stream: &mut TcpStream, source: &str) -> SocketAddr {
     let local = stream.local_addr().unwrap();
     assert_eq!(local.ip().to_string(), source);
     stream.write_all(b"ping").await.unwrap();
     let mut answer = [0; 4];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"ping");
+    local
+}
+
+async fn expect(stream: TcpStream, source: &str, link: &str) {
+    let mut stream = stream;
+    assert!(stream.is_accelerated(), "it fell back to the kernel");
+    let local = exchange(&mut stream, source).await;
     let table = Host::current().unwrap().connections();
     let mine = table.connections.iter().find(|it| it.local == local);
     let core = &mine.expect("a connection that lives is listed").core;
@@ -116,6 +125,13 @@ fn policy_addresses_and_devices_choose_the_link() {
                 let bound = socket(local, device).connect(service).await.unwrap();
                 expect(bound, "10.78.0.1", "veth1").await;
             }
+            // A mark is for the kernel's rules, of routing and of the firewall: the kernel has the connection.
+            let marked = socket(None, None);
+            SockRef::from(&marked).set_mark(MARK).unwrap();
+            let mut marked = marked.connect(service).await.unwrap();
+            assert!(!marked.is_accelerated(), "no rule sees its mark");
+            exchange(&mut marked, "10.78.0.1").await;
+            assert_eq!(SockRef::from(&marked).mark().unwrap(), MARK);
         });
     });
     client.unwrap();
