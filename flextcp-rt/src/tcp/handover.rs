@@ -33,6 +33,7 @@ impl Conn {
             && self.rcv.ack.now == 0
             && self.rcv.last_ack_sent == self.rcv.nxt
             && self.snd.wnd > 0
+            && !self.window_stalls()
             && self.probes == 0
             && !self.probe_due
             && !self.recovery.probe_due
@@ -41,6 +42,13 @@ impl Conn {
             && self.retransmits == 0
             && !self.timers.is_set(Timer::Persist)
             && !self.path_mtu.is_searching()
+    }
+
+    /// Whether the window does not hold the next segment and nothing in flight will open it: the NIC would give the
+    /// connection back at once, and the persist timer waits until pacing lets the engine look.
+    fn window_stalls(&self) -> bool {
+        let usable = (self.snd.una + self.snd.wnd).since(self.snd.nxt);
+        self.outstanding() == 0 && self.unsent().min(self.payload_limit()) > usable
     }
 
     /// The words for the NIC.

@@ -182,7 +182,7 @@ impl Conn {
     }
 
     /// Payload bytes that fit beside the options of this moment.
-    fn payload_limit(&self) -> u32 {
+    pub(super) fn payload_limit(&self) -> u32 {
         let blocks = self.sack_blocks().len() as u32;
         let sack = if blocks == 0 { 0 } else { 4 + 8 * blocks };
         self.segment_size().saturating_sub(sack).max(1)

@@ -85,6 +85,23 @@ pub struct AppPlan {
     pub options: SocketOptions,
 }
 
+impl AppPlan {
+    /// Writes `send` bytes as fast as it may, and reads as fast as it can.
+    pub fn bulk(send: u64, ending: Ending) -> Self {
+        let most = MAX_CHUNK as u64;
+        Self {
+            mode: Mode::Stream,
+            send,
+            write: most..=most,
+            think: Duration::ZERO,
+            read: most..=most,
+            stalls: Vec::new(),
+            ending,
+            options: SocketOptions::default(),
+        }
+    }
+}
+
 /// What a server has to set on an accepted socket to have these options.
 pub(super) fn changes(options: &SocketOptions) -> Vec<SocketOption> {
     let mut changes = vec![

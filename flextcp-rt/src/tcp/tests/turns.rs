@@ -60,6 +60,23 @@ fn one_that_never_pauses_goes_to_the_nic_in_mid_flight() {
     }
 }
 
+/// It went to the NIC and came back without end, until pacing let the engine see that the window was to be probed.
+#[test]
+fn one_whose_window_holds_no_segment_stays_while_pacing_holds_it() {
+    let mut sim = two_busy_connections(OffloadPolicy::Always);
+    let (now, engine) = (sim.now, &mut sim.hosts[0].engine);
+    let ids: Vec<_> = engine.conns.iter().map(|conn| conn.id).collect();
+    for id in ids {
+        let conn = engine.conns.get_mut(id).unwrap();
+        conn.snd.wnd = 300;
+        conn.congestion.pacing_rate = 1;
+        conn.pace.sent(now, 1, 3_000);
+    }
+    assert!(engine.poll_transmit(now).is_none());
+    assert!(engine.poll_install(now).is_none());
+    assert!(engine.poll_timeout().is_some_and(|at| at > now), "pacing");
+}
+
 #[test]
 fn a_reset_comes_after_the_acknowledgment_that_is_due() {
     let mut sim = Sim::plain();

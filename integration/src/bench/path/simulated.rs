@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use flextcp_nic::port::impair::{ImpairConfig, Impairment};
 use flextcp_rt::offload::OffloadPolicy;
-use flextcp_rt::options::SocketOptions;
 use flextcp_rt::tcp::EngineConfig;
 
 use super::{CAPACITY, Cell, cells};
 use crate::sim::{
-    AppPlan, ConnectionPlan, Ending, Failure, HostPlan, LinkClass, Mode, Report, Scenario, run,
+    AppPlan, ConnectionPlan, Ending, Failure, HostPlan, LinkClass, Report, Scenario, run,
     run_recorded,
 };
 
@@ -99,19 +98,6 @@ fn host(path: ImpairConfig, column: Column) -> HostPlan {
     }
 }
 
-fn app(send: u64, ending: Ending) -> AppPlan {
-    AppPlan {
-        mode: Mode::Stream,
-        send,
-        write: 65_536..=65_536,
-        think: Duration::ZERO,
-        read: 65_536..=65_536,
-        stalls: Vec::new(),
-        ending,
-        options: SocketOptions::default(),
-    }
-}
-
 /// A transfer from the second host to the first, whose own link is a wire.
 fn scenario(cell: Cell, column: Column, seed: u64) -> Scenario {
     let wire = ImpairConfig {
@@ -129,8 +115,8 @@ fn scenario(cell: Cell, column: Column, seed: u64) -> Scenario {
             server: 0,
             v6: false,
             simultaneous: false,
-            client_app: app(BYTES, Ending::Shutdown),
-            server_app: app(0, Ending::Last),
+            client_app: AppPlan::bulk(BYTES, Ending::Shutdown),
+            server_app: AppPlan::bulk(0, Ending::Last),
         }],
         may_time_out: false,
         limit: Duration::from_secs(3_600),
