@@ -40,6 +40,22 @@ pub(super) struct Context<'a> {
     pub(super) pressed: bool,
 }
 
+impl Context<'_> {
+    /// Says that there is something to read. Once is enough for the segments of a train.
+    pub(super) fn readable(&mut self, conn: ConnId) {
+        if !matches!(self.events.back(), Some(Event::Readable(last)) if *last == conn) {
+            self.events.push_back(Event::Readable(conn));
+        }
+    }
+
+    /// Says that there is room to write.
+    pub(super) fn writable(&mut self, conn: ConnId) {
+        if !matches!(self.events.back(), Some(Event::Writable(last)) if *last == conn) {
+            self.events.push_back(Event::Writable(conn));
+        }
+    }
+}
+
 /// Who has the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Owner {

@@ -32,7 +32,7 @@ impl Engine {
         if packet.tcp.flags.is_impossible() {
             return;
         }
-        match self.tuples.get(&packet.tuple).copied() {
+        match self.tuples.of_segment(&packet.tuple) {
             Some(Entry::Conn(id)) => {
                 self.with_conn(now, id, |conn, cx| {
                     if conn.on_host() {

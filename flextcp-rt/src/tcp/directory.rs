@@ -80,6 +80,8 @@ impl Listening {
 #[derive(Debug, Default)]
 pub(super) struct Tuples {
     entries: HashMap<FlowTuple, Entry>,
+    /// What was asked for last: segments come in trains.
+    last: Option<(FlowTuple, Entry)>,
     shared: Option<(Arc<Directory>, u32)>,
 }
 
@@ -94,6 +96,18 @@ impl Tuples {
         self.entries.get(tuple)
     }
 
+    /// [`get`](Self::get) for a segment, which is likely to be of the same connection as the one before it.
+    pub(super) fn of_segment(&mut self, tuple: &FlowTuple) -> Option<Entry> {
+        if let Some((last, entry)) = &self.last
+            && last == tuple
+        {
+            return Some(*entry);
+        }
+        let entry = *self.entries.get(tuple)?;
+        self.last = Some((*tuple, entry));
+        Some(entry)
+    }
+
     /// Whether the connection lives on another queue.
     pub(super) fn is_elsewhere(&self, tuple: &FlowTuple) -> bool {
         let Some((directory, queue)) = &self.shared else {
@@ -103,6 +117,7 @@ impl Tuples {
     }
 
     pub(super) fn insert(&mut self, tuple: FlowTuple, entry: Entry) {
+        self.last = None;
         let known = self.entries.insert(tuple, entry).is_some();
         if let (false, Some((directory, queue))) = (known, &self.shared) {
             directory.shard(&tuple).insert(tuple, *queue);
@@ -110,6 +125,7 @@ impl Tuples {
     }
 
     pub(super) fn remove(&mut self, tuple: &FlowTuple) {
+        self.last = None;
         let known = self.entries.remove(tuple).is_some();
         if let (true, Some((directory, queue))) = (known, &self.shared) {
             let mut shard = directory.shard(tuple);

@@ -12,7 +12,7 @@ use super::conn::{Conn, Context, Negotiated, Owner};
 use super::delivery::RateSample;
 use super::recovery::Phase;
 use super::timer::Timer;
-use super::{Event, State};
+use super::State;
 
 impl Conn {
     /// Whether the connection is plain: everything that the NIC cannot carry on is absent (DESIGN, section 4).
@@ -271,7 +271,7 @@ impl Conn {
             self.rcv.nxt += bytes;
             self.counters.bytes_received += u64::from(bytes);
             if !self.orphan {
-                cx.events.push_back(Event::Readable(self.id));
+                cx.readable(self.id);
             }
         }
     }
@@ -281,7 +281,7 @@ impl Conn {
             self.snd.una += bytes;
             self.counters.bytes_acked += u64::from(bytes);
             if !self.orphan {
-                cx.events.push_back(Event::Writable(self.id));
+                cx.writable(self.id);
             }
         }
     }

@@ -41,9 +41,12 @@ impl Engine {
                 if self.in_turn < QUANTUM
                     && let Some(plan) = conn.poll_transmit(now, &self.config)
                 {
+                    // The first segment of a burst starts the timers; those after it put them off, if anything.
+                    if self.in_turn == 0 {
+                        let next = conn.next_deadline();
+                        self.deadlines.update(id.index, &mut conn.queued, next);
+                    }
                     self.in_turn += plan.len;
-                    let next = conn.next_deadline();
-                    self.deadlines.update(id.index, &mut conn.queued, next);
                     return Some((id, plan));
                 }
                 pauses = self.in_turn < QUANTUM;

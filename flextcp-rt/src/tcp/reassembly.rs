@@ -29,11 +29,17 @@ struct Range {
 pub(super) struct Reassembly {
     ranges: Vec<Range>,
     clock: u64,
+    /// What was touched up to here, an acknowledgment told.
+    told: u64,
 }
 
 impl Reassembly {
     pub(super) const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.ranges.len()
     }
 
     /// Bytes beyond `rcv_nxt` up to the end of the last range: what a resize must keep.
@@ -99,6 +105,14 @@ impl Reassembly {
             return;
         }
         self.clock += 1;
+        // What follows a hole extends the last range, segment by segment.
+        if let Some(last) = self.ranges.last_mut()
+            && start == last.end
+        {
+            last.end = end;
+            last.touched = self.clock;
+            return;
+        }
         let first = self.ranges.partition_point(|r| r.end.before(start));
         let last = self.ranges.partition_point(|r| r.start.at_or_before(end));
         let mut joined = Range {
@@ -106,11 +120,13 @@ impl Reassembly {
             end,
             touched: self.clock,
         };
-        for range in &self.ranges[first..last] {
-            joined.start = joined.start.earliest(range.start);
-            joined.end = joined.end.latest(range.end);
+        if first == last {
+            return self.ranges.insert(first, joined);
         }
-        self.ranges.splice(first..last, [joined]);
+        joined.start = joined.start.earliest(self.ranges[first].start);
+        joined.end = joined.end.latest(self.ranges[last - 1].end);
+        self.ranges[first] = joined;
+        self.ranges.drain(first + 1..last);
     }
 
     /// Where `rcv_nxt` can advance to, dropping the ranges it passes.
@@ -121,27 +137,42 @@ impl Reassembly {
         let end = self.ranges[..passed]
             .last()
             .map_or(rcv_nxt, |r| r.end.latest(rcv_nxt));
-        self.ranges.drain(..passed);
+        if passed > 0 {
+            self.ranges.drain(..passed);
+        }
         end
     }
 
-    /// Adds blocks to `blocks`, newest first, up to `limit` in all.
-    pub(super) fn sack_blocks(&self, blocks: &mut SackBlocks, limit: usize) {
-        let mut newest_before = u64::MAX;
-        while blocks.len() < limit {
-            let Some(range) = self
-                .ranges
-                .iter()
-                .filter(|r| r.touched < newest_before)
-                .max_by_key(|r| r.touched)
-            else {
+    /// Adds the blocks of an acknowledgment to `blocks`, up to `limit` in all, newest first (RFC 2018, section 4). Where
+    /// more ranges changed since the last one than it can tell of, those that changed first: one acknowledgment for each
+    /// segment would have told of every range, and what the sender does not hear of it takes for lost.
+    pub(super) fn tell(&mut self, blocks: &mut SackBlocks, limit: usize) {
+        let room = limit.saturating_sub(blocks.len());
+        if room == 0 || self.ranges.is_empty() {
+            return;
+        }
+        let mut until = self.clock;
+        let told = self.told;
+        let untold = |r: &&Range| r.touched > told;
+        if self.ranges.iter().filter(untold).count() > room {
+            let mut changed: Vec<u64> = self.ranges.iter().filter(untold).map(|r| r.touched).collect();
+            let (_, last, _) = changed.select_nth_unstable(room - 1);
+            until = *last;
+        }
+        self.told = until;
+        for _ in 0..room {
+            let newest = self.ranges.iter().filter(|r| r.touched <= until);
+            let Some(range) = newest.max_by_key(|r| r.touched) else {
                 return;
             };
-            newest_before = range.touched;
-            if !blocks.push(range.start, range.end) {
-                return;
-            }
+            blocks.push(range.start, range.end);
+            until = range.touched - 1;
         }
+    }
+
+    /// Whether a range changed that no acknowledgment told of.
+    pub(super) fn has_untold(&self) -> bool {
+        self.told < self.clock && self.ranges.iter().any(|r| r.touched > self.told)
     }
 }
 
@@ -150,9 +181,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn blocks(reassembly: &Reassembly) -> Vec<(u32, u32)> {
+    fn blocks(reassembly: &mut Reassembly) -> Vec<(u32, u32)> {
         let mut blocks = SackBlocks::default();
-        reassembly.sack_blocks(&mut blocks, 3);
+        reassembly.tell(&mut blocks, 3);
         blocks
             .iter()
             .map(|(left, right)| (left.0, right.0))
@@ -165,9 +196,28 @@ mod tests {
         r.insert(SeqNum(100), SeqNum(200));
         r.insert(SeqNum(300), SeqNum(400));
         r.insert(SeqNum(500), SeqNum(600));
-        assert_eq!(blocks(&r), [(500, 600), (300, 400), (100, 200)]);
+        assert_eq!(blocks(&mut r), [(500, 600), (300, 400), (100, 200)]);
         r.insert(SeqNum(200), SeqNum(250));
-        assert_eq!(blocks(&r), [(100, 250), (500, 600), (300, 400)]);
+        assert_eq!(blocks(&mut r), [(100, 250), (500, 600), (300, 400)]);
+    }
+
+    #[test]
+    fn every_range_that_changed_is_told_before_the_newest_is_repeated() {
+        let mut r = Reassembly::default();
+        for start in (100..600).step_by(100) {
+            r.insert(SeqNum(start), SeqNum(start + 50));
+        }
+        assert_eq!(blocks(&mut r), [(300, 350), (200, 250), (100, 150)]);
+        assert!(r.has_untold());
+        assert_eq!(blocks(&mut r), [(500, 550), (400, 450), (300, 350)]);
+        assert!(!r.has_untold());
+        r.insert(SeqNum(550), SeqNum(560));
+        assert!(r.has_untold());
+        assert_eq!(blocks(&mut r), [(500, 560), (400, 450), (300, 350)]);
+        // What is in order by then needs no block.
+        r.insert(SeqNum(150), SeqNum(160));
+        assert_eq!(r.advance(SeqNum(100)), SeqNum(160));
+        assert!(!r.has_untold());
     }
 
     #[test]

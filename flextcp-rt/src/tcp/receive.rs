@@ -159,7 +159,7 @@ impl Conn {
             buffers.recv.publish(bytes);
         }
         if !self.orphan {
-            cx.events.push_back(Event::Readable(self.id));
+            cx.readable(self.id);
         }
     }
 

@@ -14,7 +14,7 @@ use super::pmtu::SUSPICION;
 use super::rack::Reordering;
 use super::scoreboard::Delivered;
 use super::timer::Timer;
-use super::{ConnError, Event, State};
+use super::{ConnError, State};
 use probe::Probe;
 use undo::Undo;
 
@@ -225,7 +225,7 @@ impl Conn {
                 buffers.send.release(data);
             }
             if !self.orphan {
-                cx.events.push_back(Event::Writable(self.id));
+                cx.writable(self.id);
             }
         }
     }

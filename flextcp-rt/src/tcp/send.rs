@@ -160,30 +160,42 @@ impl Conn {
         self.open_window();
         let mut segment = self.header(now, seq, flags);
         self.echo(&mut segment);
-        segment.options.sack = self.sack_blocks();
-        self.rcv.dsack = None;
         self.rcv.last_ack_sent = self.rcv.nxt;
         self.rcv.ack.now = self.rcv.ack.now.saturating_sub(1);
         self.timers.stop(Timer::DelayedAck);
+        let duplicate = self.rcv.dsack.take();
+        if self.negotiated.sack {
+            segment.options.sack = self.sack_blocks(duplicate);
+        }
         segment
     }
 
-    /// RFC 2018, section 4, after RFC 2883: duplicates first, then the newest block.
-    fn sack_blocks(&self) -> SackBlocks {
+    const fn most_sack_blocks(&self) -> usize {
+        if self.negotiated.timestamps { 3 } else { 4 }
+    }
+
+    /// RFC 2018, section 4, after RFC 2883: duplicates first, then the newest block. What did not fit is another ACK's.
+    fn sack_blocks(&mut self, duplicate: Option<(SeqNum, SeqNum)>) -> SackBlocks {
+        let limit = self.most_sack_blocks();
         let mut blocks = SackBlocks::default();
-        if self.negotiated.sack {
-            if let Some((left, right)) = self.rcv.dsack {
-                blocks.push(left, right);
-            }
-            let limit = if self.negotiated.timestamps { 3 } else { 4 };
-            self.rcv.reassembly.sack_blocks(&mut blocks, limit);
+        if let Some((left, right)) = duplicate {
+            blocks.push(left, right);
+        }
+        self.rcv.reassembly.tell(&mut blocks, limit);
+        if self.rcv.reassembly.has_untold() {
+            self.rcv.ack.now = self.rcv.ack.now.max(1);
         }
         blocks
     }
 
     /// Payload bytes that fit beside the options of this moment.
     pub(super) fn payload_limit(&self) -> u32 {
-        let blocks = self.sack_blocks().len() as u32;
+        let blocks = if self.negotiated.sack {
+            let held = self.rcv.reassembly.len() + usize::from(self.rcv.dsack.is_some());
+            held.min(self.most_sack_blocks()) as u32
+        } else {
+            0
+        };
         let sack = if blocks == 0 { 0 } else { 4 + 8 * blocks };
         self.segment_size().saturating_sub(sack).max(1)
     }
