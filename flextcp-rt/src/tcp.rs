@@ -50,6 +50,7 @@ mod table;
 mod tests;
 mod time_wait;
 mod timer;
+mod train;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The words of the engine's interface.
 
 use std::io;
+use std::num::NonZeroU16;
 
 use flextcp_nic::buffer::{RecvReader, SendWriter};
 use flextcp_nic::flow::{FlowTuple, Token};
@@ -143,6 +144,16 @@ pub struct Transmit<'a> {
     pub segment: SegmentRepr,
     /// Payload, in order; either slice may be empty.
     pub payload: [&'a [u8]; 2],
+    /// Payload of each segment, where there are several.
+    pub cut: Option<NonZeroU16>,
+}
+
+impl Transmit<'_> {
+    /// How many segments it is.
+    pub fn segments(&self) -> usize {
+        let len = self.payload[0].len() + self.payload[1].len();
+        self.cut.map_or(1, |cut| len.div_ceil(cut.get().into()))
+    }
 }
 
 /// Why [`Engine::listen`](super::Engine::listen) or [`Engine::connect`](super::Engine::connect) refused.

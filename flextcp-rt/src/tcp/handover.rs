@@ -7,12 +7,12 @@ use flextcp_nic::nic::{FlowBuffers, FlowProgress, Limits, Notification};
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 
+use super::State;
 use super::congestion::AckSample;
 use super::conn::{Conn, Context, Negotiated, Owner};
 use super::delivery::RateSample;
 use super::recovery::Phase;
 use super::timer::Timer;
-use super::State;
 
 impl Conn {
     /// Whether the connection is plain: everything that the NIC cannot carry on is absent (DESIGN, section 4).

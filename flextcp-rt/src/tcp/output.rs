@@ -13,33 +13,45 @@ pub(super) const QUANTUM: u32 = 64 << 10;
 
 impl Engine {
     /// The next segment to send.
+    #[cfg(test)]
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
+        self.poll_train(now, 0)
+    }
+
+    /// The next segment to send, with those that follow it up to `most` bytes of payload, for the port to cut.
+    pub fn poll_train(&mut self, now: Instant, most: u32) -> Option<Transmit<'_>> {
         if let Some(segment) = self.raw.pop_front() {
             return Some(Transmit {
                 segment,
                 payload: [&[], &[]],
+                cut: None,
             });
         }
-        let (id, plan) = self.next_plan(now)?;
+        let (id, plan) = self.next_plan(now, most)?;
         let Plan {
             segment,
             offset,
             len,
+            cut,
         } = plan;
         let buffers = self.conns.get(id).and_then(|conn| conn.buffers.as_ref());
         let payload = match buffers {
             Some(buffers) if len > 0 => buffers.send.slices(offset, len),
             _ => [&[][..], &[][..]],
         };
-        Some(Transmit { segment, payload })
+        Some(Transmit {
+            segment,
+            payload,
+            cut,
+        })
     }
 
-    fn next_plan(&mut self, now: Instant) -> Option<(ConnId, Plan)> {
+    fn next_plan(&mut self, now: Instant, most: u32) -> Option<(ConnId, Plan)> {
         while let Some(&id) = self.dirty.front() {
             let mut pauses = true;
             if let Some(conn) = self.conns.get_mut(id) {
                 if self.in_turn < QUANTUM
-                    && let Some(plan) = conn.poll_transmit(now, &self.config)
+                    && let Some(plan) = conn.poll_train(now, &self.config, most.min(QUANTUM))
                 {
                     // The first segment of a burst starts the timers; those after it put them off, if anything.
                     if self.in_turn == 0 {

@@ -155,7 +155,12 @@ impl Reassembly {
         let told = self.told;
         let untold = |r: &&Range| r.touched > told;
         if self.ranges.iter().filter(untold).count() > room {
-            let mut changed: Vec<u64> = self.ranges.iter().filter(untold).map(|r| r.touched).collect();
+            let mut changed: Vec<u64> = self
+                .ranges
+                .iter()
+                .filter(untold)
+                .map(|r| r.touched)
+                .collect();
             let (_, last, _) = changed.select_nth_unstable(room - 1);
             until = *last;
         }

@@ -37,7 +37,8 @@ impl Conn {
         if let Some(fin) = self.rcv.fin {
             end = end.earliest(fin);
         }
-        self.rcv.mss = self.rcv.mss.max(len);
+        // A super-frame of the port stands for several segments: it must not raise the size they are taken for.
+        self.rcv.mss = self.rcv.mss.max(len.min(self.snd.mss.bytes()));
         if start.before(end) {
             self.note_duplicate(start, end);
         }

@@ -1,5 +1,7 @@
 //! What to send next, and how much: retransmissions, new data under Nagle and the windows, FIN, probes, ACKs.
 
+use std::num::NonZeroU16;
+
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::{SackBlocks, SegmentRepr, TcpFlags};
@@ -14,6 +16,8 @@ pub(super) struct Plan {
     pub(super) segment: SegmentRepr,
     pub(super) offset: u32,
     pub(super) len: u32,
+    /// Payload of each segment, where there are several.
+    pub(super) cut: Option<NonZeroU16>,
 }
 
 impl Plan {
@@ -22,6 +26,7 @@ impl Plan {
             segment,
             offset: 0,
             len: 0,
+            cut: None,
         }
     }
 }
@@ -62,7 +67,7 @@ impl Conn {
         Some(plan)
     }
 
-    fn poll_retransmission(&mut self, now: Instant) -> Option<Plan> {
+    pub(super) fn poll_retransmission(&mut self, now: Instant) -> Option<Plan> {
         // RFC 5682, section 3.1, step 2.b: new data tells whether the timeout was spurious.
         if self.recovery.send_new
             && let Some(plan) = self.poll_data(now)
@@ -152,6 +157,7 @@ impl Conn {
             segment,
             offset,
             len,
+            cut: None,
         }
     }
 
@@ -208,7 +214,7 @@ impl Conn {
         self.snd.mss.bytes().min(half.max(48))
     }
 
-    fn poll_data(&mut self, now: Instant) -> Option<Plan> {
+    pub(super) fn poll_data(&mut self, now: Instant) -> Option<Plan> {
         let unsent = self.unsent();
         let fin = self.fin_due();
         if unsent == 0 && !fin {

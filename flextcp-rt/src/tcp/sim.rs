@@ -103,6 +103,10 @@ pub(super) struct Sim {
     /// Data segments to lose, once each: (by, sequence number).
     drops: Vec<(usize, SeqNum)>,
     serial: u64,
+    /// Payload of the super-frames that the ports take and cut.
+    pub(super) train: u32,
+    /// How many there were.
+    pub(super) trains: usize,
 }
 
 pub(super) const LINK: Link = Link {
@@ -135,6 +139,8 @@ impl Sim {
             stalled_until: Instant::ZERO,
             drops: Vec::new(),
             serial: 0,
+            train: 0,
+            trains: 0,
         }
     }
 
@@ -204,21 +210,27 @@ impl Sim {
             }
         }
         let mut out = Vec::new();
-        while let Some(transmit) = self.hosts[host].engine.poll_transmit(now) {
-            let mut header = [0; MAX_HEADER_LEN];
-            let len = transmit.segment.emit(transmit.payload, false, &mut header);
-            let mut frame = header[..len].to_vec();
-            frame.extend_from_slice(transmit.payload[0]);
-            frame.extend_from_slice(transmit.payload[1]);
-            assert!(
-                frame.len() <= 1514 || LINK.mtu > 1500,
-                "a segment larger than the link"
-            );
-            out.push((
-                transmit.segment,
-                frame,
-                transmit.payload[0].len() + transmit.payload[1].len(),
-            ));
+        while let Some(transmit) = self.hosts[host].engine.poll_train(now, self.train) {
+            self.trains += usize::from(transmit.cut.is_some());
+            let payload = transmit.payload.concat();
+            let cut = transmit.cut.map_or(payload.len(), |cut| cut.get().into());
+            for at in (0..payload.len().max(1)).step_by(cut.max(1)) {
+                let part = &payload[at..(at + cut).min(payload.len())];
+                let mut segment = transmit.segment;
+                segment.seq += at as u32;
+                // As hardware does it: the push is the last one's.
+                if at + part.len() < payload.len() {
+                    segment.flags = segment.flags.without(TcpFlags::PSH);
+                }
+                let mut header = [0; MAX_HEADER_LEN];
+                let len = segment.emit([part, &[]], false, &mut header);
+                let frame = [&header[..len], part].concat();
+                assert!(
+                    frame.len() <= 1514 || LINK.mtu > 1500,
+                    "a segment larger than the link"
+                );
+                out.push((segment, frame, part.len()));
+            }
         }
         for (segment, frame, len) in out {
             if self.keep_log {

@@ -9,6 +9,7 @@ mod path_mtu;
 mod requirements;
 mod send_buffer;
 mod syn_flood;
+mod trains;
 mod turns;
 
 use std::net::SocketAddr;

@@ -139,10 +139,17 @@ impl Inner {
         let Self { nic, engine, .. } = self;
         let capabilities = nic.capabilities();
         let partial_checksum = capabilities.port.tx_checksum;
+        // The port completes the checksums of what it cuts.
+        let most = match capabilities.port.tx_segment_max {
+            Some(max) if partial_checksum => max
+                .min(u32::from(u16::MAX))
+                .saturating_sub(MAX_HEADER_LEN as u32),
+            _ => 0,
+        };
         let mut header = [0_u8; MAX_HEADER_LEN];
         let mut sent = 0;
         while sent < TRANSMIT_BUDGET {
-            let Some(transmit) = engine.poll_transmit(now) else {
+            let Some(transmit) = engine.poll_train(now, most) else {
                 break;
             };
             let len = transmit
@@ -153,7 +160,7 @@ impl Inner {
                 payload: transmit.payload,
                 offload: TxOffload {
                     checksum: partial_checksum,
-                    segment: None,
+                    segment: transmit.cut,
                 },
             };
             if nic.transmit(now, frame).is_err() {
@@ -163,7 +170,7 @@ impl Inner {
                     break;
                 }
             }
-            sent += 1;
+            sent += transmit.segments();
         }
         sent
     }

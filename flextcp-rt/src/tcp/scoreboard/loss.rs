@@ -129,6 +129,14 @@ impl Scoreboard {
         self.lost_bytes = 0;
     }
 
+    /// Whether a segment of `most` bytes or less that starts at `start` and ends by `end` is lost.
+    pub(in crate::tcp) fn has_lost(&self, start: SeqNum, most: u32, end: SeqNum) -> bool {
+        let at = self.segments.partition_point(|s| s.start.before(start));
+        self.segments.get(at).is_some_and(|s| {
+            s.lost && s.start == start && s.len() <= most && s.end.at_or_before(end)
+        })
+    }
+
     /// The first lost segment.
     pub(in crate::tcp) fn next_lost(&mut self) -> Option<Sent> {
         if self.lost_bytes == 0 {
