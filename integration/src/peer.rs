@@ -77,6 +77,9 @@ pub struct Load {
     /// How long to measure, milliseconds
     #[arg(long, default_value_t = 1000)]
     pub millis: u64,
+    /// Say when connected, and begin at a line on standard input (download)
+    #[arg(long)]
+    pub wait: bool,
     /// Bytes each way (exchange)
     #[arg(long, default_value_t = 1 << 20)]
     pub bytes: u64,
@@ -186,6 +189,21 @@ pub async fn until_stdin_ends() {
         // An error ends the input as well.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         drop(ended);
+    });
+    let _ = wait.await;
+}
+
+/// What a load says that waits to be told to begin.
+pub const CONNECTED: &str = "connected";
+
+/// Says [`CONNECTED`] and waits for a line on standard input, or its end.
+async fn until_told() {
+    println!("{CONNECTED}");
+    let (told, wait) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // An error tells as well.
+        let _ = io::stdin().read_line(&mut String::new());
+        drop(told);
     });
     let _ = wait.await;
 }
@@ -332,6 +350,7 @@ mod tests {
                 congestion: None,
                 connections: 2,
                 millis: 30,
+                wait: false,
                 bytes: 100_000,
                 work,
             };

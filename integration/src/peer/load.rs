@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Load, Outcome, Request, RequestKind, Work, receive_hashed, send_pattern, until_stdin_ends,
+    until_told,
 };
 use crate::stack::Stack;
 
@@ -171,6 +172,9 @@ async fn download<S: Stack>(args: &Load) -> io::Result<Outcome> {
     let mut streams = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
         streams.push(S::connect(args.server, args.congestion.as_deref()).await?);
+    }
+    if args.wait {
+        until_told().await;
     }
     let start = Instant::now();
     let mut tasks = JoinSet::new();

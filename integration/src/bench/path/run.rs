@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::netns::VethPair;
 use crate::path::record::Records;
 use crate::path::{Direction, Path};
-use crate::peer::Outcome;
+use crate::peer::{CONNECTED, Outcome};
 use crate::process::Process;
 use crate::stack::StackKind;
 use crate::stats::{STATS_FILE, Stats};
@@ -59,7 +59,7 @@ pub struct Run {
 }
 
 /// Runs `flows` at once over a fresh path; `program` is the benchmark itself, which plays the peers. The receivers connect,
-/// read for `length` and reset: time ends a transfer, not the bytes that a sender wrote ahead, which take minutes on a bad
+/// read for `length`, all of them at once, and reset: time ends a transfer, not the bytes that a sender wrote ahead, which take minutes on a bad
 /// path.
 ///
 /// # Errors
@@ -109,9 +109,16 @@ pub fn run(
         command
             .args(["peer", "load", "--stack", flow.receiver.name()])
             .args(["--work", "download", "--server", &address.to_string()])
-            .args(["--millis", &length.as_millis().to_string()]);
+            .args(["--millis", &length.as_millis().to_string(), "--wait"]);
         environment(&mut command, flow.receiver, index);
-        clients.push(Process::spawn(command)?);
+        let mut client = Process::spawn(command)?;
+        client.wait_line(START, "the client to connect", |line| {
+            (line.trim() == CONNECTED).then_some(())
+        })?;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.send_line("go")?;
     }
     let mut outcomes = Vec::new();
     for (client, (server, _)) in clients.into_iter().zip(&servers) {
@@ -134,7 +141,8 @@ pub fn run(
             );
             return Err(io::Error::other(text));
         }
-        outcomes.push(serde_json::from_str::<Outcome>(client.stdout.trim())?);
+        let outcome = client.stdout.lines().last().unwrap_or_default();
+        outcomes.push(serde_json::from_str::<Outcome>(outcome)?);
     }
     let queue = path.emulator().queue(Direction::ToB);
     let records = path.emulator().records();
