@@ -79,6 +79,8 @@ pub(super) struct AckSample {
     pub(super) nxt: SeqNum,
     /// The first of a round trip; [`Congestion`] finds out.
     pub(super) round_start: bool,
+    /// The first of a flight: of what was sent since the last such acknowledgment came. [`Congestion`] finds out.
+    pub(super) flight_start: bool,
     /// From the NIC, which times one segment a round trip.
     pub(super) sparse: bool,
 }
@@ -125,6 +127,11 @@ pub(super) trait Algorithm: fmt::Debug + Send {
         None
     }
 
+    /// It is paced even while acknowledgments clock it.
+    fn wants_pace(&self) -> bool {
+        false
+    }
+
     /// It asks for ECN, and for every mark to be echoed (DCTCP).
     fn wants_ecn(&self) -> bool {
         false
@@ -152,8 +159,9 @@ pub(super) struct Congestion {
     usage: Usage,
     /// Pacing rate in bytes per millisecond, 0 for none.
     pub(super) pacing_rate: u32,
-    /// What ends the round trip that runs.
+    /// What ends the round trip that runs, and the flight that is being acknowledged.
     round_end: Option<SeqNum>,
+    flight_end: Option<SeqNum>,
     /// One reduction for the marks of a window: until this is acknowledged (RFC 3168, section 6.1.2).
     reduced_until: Option<SeqNum>,
     /// The next new segment tells the peer so (CWR).
@@ -175,6 +183,7 @@ impl Congestion {
             usage: Usage::default(),
             pacing_rate: 0,
             round_end: None,
+            flight_end: None,
             reduced_until: None,
             cwr_due: false,
         }
@@ -210,6 +219,11 @@ impl Congestion {
         sample.round_start = self.round_end.is_none_or(|end| sample.una.at_or_after(end));
         if sample.round_start {
             self.round_end = Some(sample.nxt);
+        }
+        // The acknowledgment that ends a round trip is the last of the flight before, after which a sender that paced it waits.
+        sample.flight_start = self.flight_end.is_none_or(|end| sample.una.after(end));
+        if sample.flight_start {
+            self.flight_end = Some(sample.nxt);
         }
         self.algorithm.observe(&mut self.window, &sample);
         if !self.owns_window() {
@@ -264,12 +278,13 @@ impl Congestion {
     }
 
     /// Linux's `tcp_update_pacing_rate`: twice the window per round trip in slow start, so that it can double,
-    /// and a fifth more than it after.
+    /// and a fifth more than it after. Once acknowledgments clock what is sent, it is not paced further, as in Linux without
+    /// the `fq` scheduler: a paced flow takes more than its share of a full queue, which its smooth arrivals find room in.
     fn update_rate(&mut self, sample: &AckSample) {
         let long = sample.min_rtt.is_some_and(|rtt| rtt >= LEAST_PACED_RTT);
         let per_second = match (self.algorithm.pacing_rate(), sample.srtt) {
             (Some(rate), _) => rate.max(1),
-            (None, Some(srtt)) if long => {
+            (None, Some(srtt)) if long && !self.is_clocked(sample) => {
                 let fifths = if self.window.cwnd < self.window.ssthresh / 2 {
                     10
                 } else {
@@ -284,6 +299,15 @@ impl Congestion {
             }
         };
         self.pacing_rate = u32::try_from(per_second.div_ceil(1000)).unwrap_or(0);
+    }
+
+    /// Whether what is in flight brings the acknowledgments that let the next segments go: no room for a burst is left by a
+    /// pause of the application, or a reduction that was taken back.
+    fn is_clocked(&self, sample: &AckSample) -> bool {
+        let before = sample.in_flight.saturating_add(sample.delivered);
+        !self.algorithm.wants_pace()
+            && !self.window.in_slow_start()
+            && before >= self.window.cwnd / 4 * 3
     }
 
     /// Loss was detected: lowers the threshold; recovery moves the window there.
@@ -378,6 +402,30 @@ mod tests {
         assert_eq!(congestion.window.cwnd, 12_000);
         congestion.on_ack(&sample, true, true);
         assert_eq!(congestion.window.cwnd, 12_000);
+    }
+
+    #[test]
+    fn acknowledgments_clock_what_a_full_window_sends() {
+        let mut congestion = Congestion::new("cubic", 10, Mss::new(1000), 1);
+        let rtt = Some(Duration::from_millis(20));
+        let mut rate = |ssthresh, in_flight| {
+            congestion.window.cwnd = 100_000;
+            congestion.window.ssthresh = ssthresh;
+            let sample = AckSample {
+                delivered: 2000,
+                in_flight,
+                srtt: rtt,
+                min_rtt: rtt,
+                ..AckSample::default()
+            };
+            congestion.on_ack(&sample, true, false);
+            congestion.pacing_rate
+        };
+        assert_eq!(rate(u32::MAX / 2, 98_000), 10_000, "slow start");
+        assert_eq!(rate(150_000, 98_000), 6000, "the end of slow start");
+        assert_eq!(rate(100_000, 98_000), 0);
+        assert_eq!(rate(100_000, 70_000), 6000, "a reduction was taken back");
+        assert_eq!(rate(100_000, 0), 6000, "after a pause");
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Algorithm for Cubic {
     fn undo(&mut self) {
         if let Some(before) = self.before.take() {
             self.hystart = before.hystart;
+            self.hystart.resume();
             self.epoch = before.epoch;
             self.w_max = before.w_max;
             self.origin = before.origin;

@@ -68,6 +68,11 @@ impl Algorithm for Dctcp {
         window.cwnd - cut as u32
     }
 
+    /// A burst above the threshold is marked, however short the queue is on average.
+    fn wants_pace(&self) -> bool {
+        true
+    }
+
     fn wants_ecn(&self) -> bool {
         true
     }

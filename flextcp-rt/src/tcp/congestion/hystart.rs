@@ -1,10 +1,10 @@
 //! HyStart++ (RFC 9406): leaving slow start when round trips grow, before the queue overflows.
 //!
 //! The RFC thinks of a sender that is clocked by acknowledgments, whose bursts meet the queue at the start of a round trip.
-//! Ours is paced, and meets it late in one: so any eight round-trip times in a row count, not only a round's first, and
-//! as in Linux's HyStart acknowledgments that come over most of a round trip tell that the path is full. A queue that goes
-//! on growing ends conservative slow start before its five rounds are over, which would overflow one of a
-//! bandwidth-delay product.
+//! Ours is paced, and meets it late in one: so any eight round-trip times in a row count, not only a round's first, and only a
+//! whole round of short ones tells that long ones were jitter. As in Linux's HyStart acknowledgments that come over most of
+//! a round trip tell that the path is full. They, with long round trips, or a queue that goes on growing, end conservative
+//! slow start before its five rounds are over, which would overflow one of a bandwidth-delay product.
 
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
 const CSS_GROWTH_DIVISOR: u32 = 4;
 const CSS_ROUNDS: u32 = 5;
-/// Acknowledgments further apart belong to different trains (Linux's `hystart_ack_delta_us`).
+/// Acknowledgments further apart belong to different trains (Linux's `hystart_ack_delta_us`), unless that is less than a
+/// sixteenth of a round trip.
 const TRAIN_GAP: Duration = Duration::from_millis(2);
+const TRAIN_GAPS: u32 = 16;
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Stage {
@@ -30,6 +32,8 @@ enum Stage {
     Conservative {
         baseline: Duration,
         rounds: u32,
+        /// Round trips of this round were long.
+        long: bool,
     },
     Done,
 }
@@ -54,43 +58,57 @@ impl HyStart {
         self.stage = Stage::Done;
     }
 
+    /// Goes on after acknowledgments that it did not see.
+    pub(super) const fn resume(&mut self) {
+        if let Stage::Conservative { rounds, .. } = &mut self.stage {
+            *rounds = 0;
+        }
+    }
+
     /// Takes an acknowledgment in slow start. A round trip that the NIC measured is of a flight's first segment
     /// and counts for a round's worth.
     pub(super) fn observe(&mut self, window: &mut Window, sample: &AckSample) {
         if self.stage == Stage::Done {
             return;
         }
-        if sample.round_start {
+        if sample.flight_start {
             self.start_round(window, sample.now);
         }
-        let train = self.extend_train(sample.now);
+        let train = self.extend_train(sample.now, sample.min_rtt);
         let recent = self.take_rtt(sample);
         let (Some(last), Some(min_rtt)) = (self.last_round, sample.min_rtt) else {
             return;
         };
+        // The NIC's one sample of a round may be a late one.
+        let last = if sample.sparse { min_rtt } else { last };
         let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-        // Short ones among those that are known by a lower bound only are no news.
-        let long = |than: Duration| recent.max(sample.rtt_at_least).filter(|&rtt| rtt >= than);
-        match self.stage {
+        let recent = recent.max(sample.rtt_at_least);
+        let is_long = |than: Duration| recent.is_some_and(|rtt| rtt >= than);
+        // At twice the window in a round trip, what was sent in the last one is acknowledged within half of one, unless the
+        // path takes longer for it. A program that writes slowly looks the same, but finds no queue.
+        let most = min_rtt / 4 * 3;
+        let takes = |time: Duration| min_rtt >= LEAST_PACED_RTT && train >= time;
+        match &mut self.stage {
             Stage::SlowStart => {
-                if let Some(rtt) = long(last + threshold) {
+                if let Some(rtt) = recent.filter(|&rtt| rtt >= last + threshold) {
                     self.slow_down(rtt);
-                } else if min_rtt >= LEAST_PACED_RTT && train >= min_rtt / 4 * 3 {
-                    // At twice the window in a round trip, what was sent in the last one is acknowledged within half of
-                    // one, unless the path takes longer for it. A program that writes slowly looks the same, and short
-                    // round trips in the next round give it slow start back.
+                } else if takes(most) {
                     self.slow_down(last + threshold);
                 }
             }
-            Stage::Conservative { rounds: 0, .. } | Stage::Done => {}
-            Stage::Conservative { baseline, .. } => {
-                if long(baseline + threshold).is_some() {
+            Stage::Conservative {
+                baseline,
+                rounds,
+                long,
+            } => {
+                *long |= is_long(*baseline);
+                let first = *rounds == 0;
+                let full = takes(if first { min_rtt } else { most });
+                if *long && full || !first && is_long(*baseline + threshold) {
                     self.finish(window);
-                } else if recent.is_some_and(|rtt| rtt < baseline) {
-                    // It was jitter.
-                    self.stage = Stage::SlowStart;
                 }
             }
+            Stage::Done => {}
         }
     }
 
@@ -108,9 +126,10 @@ impl HyStart {
     }
 
     /// How long acknowledgments have come without a gap since the round began.
-    fn extend_train(&mut self, now: Instant) -> Duration {
+    fn extend_train(&mut self, now: Instant, min_rtt: Option<Duration>) -> Duration {
+        let gap = TRAIN_GAP.max(min_rtt.unwrap_or_default() / TRAIN_GAPS);
         match &mut self.train {
-            Some((began, latest)) if *latest + TRAIN_GAP >= now => {
+            Some((began, latest)) if *latest + gap >= now => {
                 *latest = now;
                 now.saturating_since(*began)
             }
@@ -125,6 +144,7 @@ impl HyStart {
         self.stage = Stage::Conservative {
             baseline,
             rounds: 0,
+            long: false,
         };
     }
 
@@ -134,11 +154,21 @@ impl HyStart {
         self.recent = None;
         self.samples = 0;
         self.train = Some((now, now));
-        if let Stage::Conservative { rounds, .. } = &mut self.stage {
-            *rounds += 1;
-            if *rounds >= CSS_ROUNDS {
-                self.finish(window);
+        match &mut self.stage {
+            // It was jitter.
+            Stage::Conservative {
+                rounds: 1..,
+                long: false,
+                ..
+            } => self.stage = Stage::SlowStart,
+            Stage::Conservative { rounds, long, .. } => {
+                *rounds += 1;
+                *long = false;
+                if *rounds >= CSS_ROUNDS {
+                    self.finish(window);
+                }
             }
+            _ => {}
         }
     }
 
@@ -173,7 +203,7 @@ mod tests {
             let sample = AckSample {
                 rtt: Some(Duration::from_millis(millis)),
                 min_rtt: Some(Duration::from_millis(40)),
-                round_start: i == 0,
+                flight_start: i == 0,
                 ..AckSample::default()
             };
             hystart.observe(window, &sample);
@@ -224,25 +254,60 @@ mod tests {
         assert_eq!(hystart.growth(1000), 250);
     }
 
+    /// A round in which acknowledgments come every `gap` for 32 ms, the last of them with round trips of `late`; returns
+    /// the growth before its last.
+    fn train(hystart: &mut HyStart, window: &mut Window, gap: usize, late: u64) -> u32 {
+        let mut growth = 0;
+        for millis in (0..=32).step_by(gap) {
+            growth = hystart.growth(1000);
+            let rtt = if millis > 20 { late } else { 40 };
+            let sample = AckSample {
+                now: Instant::from_millis(millis),
+                flight_start: millis == 0,
+                rtt: Some(Duration::from_millis(rtt)),
+                min_rtt: Some(Duration::from_millis(40)),
+                sparse: true,
+                ..AckSample::default()
+            };
+            hystart.observe(window, &sample);
+        }
+        growth
+    }
+
     #[test]
     fn acknowledgments_over_most_of_a_round_trip_slow_it_down() {
-        for (gap, growth) in [(1, 250), (3, 1000)] {
+        for (gap, slow) in [(1, 250), (4, 1000)] {
             let (mut hystart, mut window) = (HyStart::default(), window());
             round(&mut hystart, &mut window, 40, 8);
-            for millis in (0..=30).step_by(gap) {
-                assert_eq!(hystart.growth(1000), 1000);
-                let sample = AckSample {
-                    now: Instant::from_millis(millis),
-                    round_start: millis == 0,
-                    min_rtt: Some(Duration::from_millis(40)),
-                    ..AckSample::default()
-                };
-                hystart.observe(&mut window, &sample);
-            }
-            assert_eq!(hystart.growth(1000), growth);
+            train(&mut hystart, &mut window, gap, 40);
+            assert_eq!(hystart.growth(1000), slow);
+            round(&mut hystart, &mut window, 40, 8);
+            assert_eq!(hystart.growth(1000), slow);
             round(&mut hystart, &mut window, 40, 8);
             assert_eq!(hystart.growth(1000), 1000, "the path is not full");
         }
+    }
+
+    #[test]
+    fn acknowledgments_over_most_of_a_round_trip_with_a_queue_end_it() {
+        let (mut hystart, mut window) = (HyStart::default(), window());
+        round(&mut hystart, &mut window, 40, 8);
+        train(&mut hystart, &mut window, 1, 40);
+        assert_eq!(hystart.growth(1000), 250);
+        // Too short for the queue to grow further, but the flight takes as long again.
+        train(&mut hystart, &mut window, 1, 45);
+        assert_eq!(window.ssthresh, window.cwnd);
+    }
+
+    #[test]
+    fn acknowledgments_that_it_did_not_see_prove_nothing() {
+        let (mut hystart, mut window) = (HyStart::default(), window());
+        round(&mut hystart, &mut window, 40, 8);
+        round(&mut hystart, &mut window, 46, 8);
+        round(&mut hystart, &mut window, 46, 1);
+        hystart.resume();
+        round(&mut hystart, &mut window, 46, 8);
+        assert_eq!(hystart.growth(1000), 250, "the round before was not whole");
     }
 
     #[test]
@@ -251,6 +316,8 @@ mod tests {
         round(&mut hystart, &mut window, 40, 8);
         round(&mut hystart, &mut window, 46, 8);
         assert_eq!(hystart.growth(1000), 250);
+        round(&mut hystart, &mut window, 40, 8);
+        assert_eq!(hystart.growth(1000), 250, "a round has to be over");
         round(&mut hystart, &mut window, 40, 8);
         assert_eq!(hystart.growth(1000), 1000);
     }
