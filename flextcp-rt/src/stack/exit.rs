@@ -34,22 +34,30 @@ extern "C" fn at_exit() {
     if OWNER.load(Ordering::Relaxed) != std::process::id() {
         return;
     }
-    // Unwinding must not cross into C, and there is nobody left to tell.
-    drop(catch_unwind(AssertUnwindSafe(|| {
-        if let Some(Ok(host)) = CURRENT.get() {
-            host.drain(DRAIN);
-            host.interfaces().restore_settings();
-            if let Some(path) = std::env::var_os(STATS_FILE)
-                && let Ok(line) = serde_json::to_string(&host.stats())
-                && let Ok(mut file) = std::fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-            {
-                drop(writeln!(file, "{line}"));
-            }
-        }
-    })));
+    let Some(Ok(host)) = CURRENT.get() else {
+        return;
+    };
+    apart(|| host.drain(DRAIN));
+    apart(|| host.interfaces().restore_settings());
+    apart(|| write_stats(host));
+}
+
+/// Does one duty of the end, whatever becomes of the others: a log that nobody reads any more can end one by a panic.
+/// Unwinding must not cross into C, and there is nobody left to tell.
+fn apart(duty: impl FnOnce()) {
+    drop(catch_unwind(AssertUnwindSafe(duty)));
+}
+
+fn write_stats(host: &Host) {
+    if let Some(path) = std::env::var_os(STATS_FILE)
+        && let Ok(line) = serde_json::to_string(&host.stats())
+        && let Ok(mut file) = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+    {
+        drop(writeln!(file, "{line}"));
+    }
 }
 
 impl Host {
