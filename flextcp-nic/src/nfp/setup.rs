@@ -14,6 +14,7 @@ use super::{CardCounters, NfpConfig, NfpNic};
 use crate::buffer::DmaRegion;
 use crate::flow::fields::ip_words;
 use crate::nic::{Capabilities, NicCounters};
+use crate::port::PortInfo;
 use crate::queue::abi::{
     capability, completion, config, constant, failure, filter_rule, queue_register, queue_status,
     region, register, rule_flag, status,
@@ -312,7 +313,11 @@ pub(super) fn open(
         .collect::<io::Result<Vec<_>>>()?;
     let capabilities = Capabilities {
         kind: config.kind,
-        port: bus.port().clone(),
+        // What the card sends by itself is cut, but no frame that it is given is: its descriptor has no word for that.
+        port: PortInfo {
+            tx_segment_max: None,
+            ..bus.port().clone()
+        },
         max_flows: flows,
     };
     let (descriptors, events) = rings(&memory);
