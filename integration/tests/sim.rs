@@ -86,6 +86,10 @@ fn what_failed_once_does_not_again() {
             195_897,
             "between NIC and engine without end: a window to be probed, and pacing",
         ),
+        (
+            634_456,
+            "an orphan that gave up behind a silent router, after an outage, was none to the judge",
+        ),
     ] {
         let report = run(&Scenario::random(seed));
         assert!(report.is_ok(), "{what}: {}", report.unwrap_err());

@@ -107,12 +107,9 @@ where
             stream.write_u64_le(count).await?;
             stream.shutdown().await
         }
-        RequestKind::Source => {
-            let buffer = vec![0x5a; CHUNK];
-            loop {
-                stream.write_all(&buffer).await?;
-            }
-        }
+        RequestKind::Source => loop {
+            stream.write_all(&[0x5a; CHUNK]).await?;
+        },
         RequestKind::Exchange => {
             let (mut from, mut to) = tokio::io::split(stream);
             let (received, sent) = tokio::try_join!(

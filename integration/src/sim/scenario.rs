@@ -28,6 +28,9 @@ pub struct Scenario {
     /// Connections may time out although their applications live: a host dies, or the way is too bad or too long
     /// away.
     pub may_time_out: bool,
+    /// An orphan may be given up: an outage stretches its timeout, and a silent router has it time out several times more,
+    /// before it looks for the size that fits. It is reset when the timeout reaches its ceiling, as on Linux.
+    pub may_lose_orphans: bool,
     /// Virtual time after which a run that is not over hangs.
     pub limit: Duration,
 }
@@ -156,6 +159,11 @@ impl Scenario {
             _ => false,
         });
         let may_time_out = deadly || hosts.iter().any(|host| host.class.may_kill());
+        let stretched = events.iter().any(|(_, event)| match event {
+            NetEvent::Outage { length, .. } => *length > Duration::from_secs(1),
+            _ => false,
+        });
+        let may_lose_orphans = stretched && hosts.iter().any(|host| host.silent);
         for connection in &mut connections {
             connections::settle(connection);
         }
@@ -165,6 +173,7 @@ impl Scenario {
             events,
             connections,
             may_time_out,
+            may_lose_orphans,
             limit: Duration::from_secs(6 * 3_600),
         }
     }

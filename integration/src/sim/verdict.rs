@@ -50,6 +50,11 @@ impl End {
             done_at: app.done_at.map(|at| at - flextcp_nic::time::Instant::ZERO),
         }
     }
+
+    /// Both directions ended for it, so that it let its socket go: what was not acknowledged is an orphan's.
+    const fn has_left(&self) -> bool {
+        self.fin && self.eof
+    }
 }
 
 /// What came of a connection.
@@ -133,9 +138,10 @@ pub(super) fn judge(
     let Outcome { client, server } = outcome;
     let may_fail = scenario.may_time_out || overrun;
     let early = server.early || server.died;
-    direction(may_fail, false, "client to server", client, server)?;
+    let may_fail = |from: &End| may_fail || (scenario.may_lose_orphans && from.has_left());
+    direction(may_fail(client), false, "client to server", client, server)?;
     direction(
-        may_fail,
+        may_fail(server),
         reopened && early,
         "server to client",
         server,
@@ -180,8 +186,7 @@ fn direction(
     if !cause {
         return say("bytes are missing without a cause".into());
     }
-    let left = from.fin && from.eof;
-    if from.present && from.error.is_none() && !(from.early || from.died || left) {
+    if from.present && from.error.is_none() && !(from.early || from.died || from.has_left()) {
         return say("the sender was not told that bytes are missing".into());
     }
     Ok(())
@@ -207,6 +212,27 @@ mod tests {
                 ..end
             },
         }
+    }
+
+    #[test]
+    fn only_a_stretched_timeout_behind_a_silent_router_excuses_the_reset_of_an_orphan() {
+        let mut scenario = Scenario::random(0);
+        (scenario.may_time_out, scenario.may_lose_orphans) = (false, true);
+        let mut outcome = cut_short();
+        outcome.client.written = 5;
+        outcome.server = End {
+            eof: false,
+            error: Some(ErrorKind::ConnectionReset),
+            fin: true,
+            ..outcome.client
+        };
+        outcome.server.written = 0;
+        judge(&scenario, &outcome, false, false).unwrap();
+        scenario.may_lose_orphans = false;
+        assert!(judge(&scenario, &outcome, false, false).is_err());
+        scenario.may_lose_orphans = true;
+        outcome.client.eof = false;
+        assert!(judge(&scenario, &outcome, false, false).is_err());
     }
 
     #[test]

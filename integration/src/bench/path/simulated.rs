@@ -119,6 +119,7 @@ fn scenario(cell: Cell, column: Column, seed: u64) -> Scenario {
             server_app: AppPlan::bulk(0, Ending::Last),
         }],
         may_time_out: false,
+        may_lose_orphans: false,
         limit: Duration::from_secs(3_600),
     }
 }
