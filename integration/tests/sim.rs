@@ -87,6 +87,10 @@ fn what_failed_once_does_not_again() {
             "between NIC and engine without end: a window to be probed, and pacing",
         ),
         (
+            700_167,
+            "a flight of nothing: waiting for the peer's window was taken for a round trip, ever longer",
+        ),
+        (
             634_456,
             "an orphan that gave up behind a silent router, after an outage, was none to the judge",
         ),

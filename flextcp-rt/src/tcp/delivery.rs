@@ -150,7 +150,8 @@ impl Delivery {
             Some((last, _)) => last.delivered_at + apart <= now,
             None => true,
         };
-        if due && self.flights.len() < MOST_FLIGHTS {
+        // From nothing in flight to the next acknowledgment is the application's time, or the peer's window's.
+        if due && in_flight > 0 && self.flights.len() < MOST_FLIGHTS {
             let stamp = self.stamp(now, false, in_flight);
             let until = self.delivered + u64::from(in_flight);
             self.flights.push_back((stamp, until));
@@ -245,5 +246,15 @@ mod tests {
         let samples = [(10, 300_000), (10, 400_000), (10, 600_000)].map(Some);
         assert_eq!(rates[..2], [None, None]);
         assert_eq!(rates[2..], samples);
+    }
+
+    #[test]
+    fn what_an_application_thinks_between_two_flights_is_no_flight() {
+        let mut delivery = Delivery::default();
+        let min_rtt = Some(Duration::from_millis(1));
+        for millis in [0, 1_000, 3_000] {
+            delivery.delivered_on_nic(at(millis), 1000);
+            assert_eq!(delivery.flight(at(millis), 0, min_rtt), None);
+        }
     }
 }
