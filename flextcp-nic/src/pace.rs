@@ -110,6 +110,9 @@ impl<T> Wheel<T> {
 
     /// The next occupied slot: level, slot, and the tick at which it starts.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        if self.len == 0 {
+            return None;
+        }
         (0..LEVELS).find_map(|level| {
             let occupied = self.occupied[level];
             let shift = level as u32 * SLOT_BITS;

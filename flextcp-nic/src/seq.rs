@@ -10,42 +10,50 @@ pub struct SeqNum(pub u32);
 
 impl SeqNum {
     /// Whether `self` comes strictly before `other`.
+    #[inline]
     pub const fn before(self, other: Self) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
     /// Whether `self` comes strictly after `other`.
+    #[inline]
     pub const fn after(self, other: Self) -> bool {
         other.before(self)
     }
 
     /// `self <= other` in sequence space.
+    #[inline]
     pub const fn at_or_before(self, other: Self) -> bool {
         !other.before(self)
     }
 
     /// `self >= other` in sequence space.
+    #[inline]
     pub const fn at_or_after(self, other: Self) -> bool {
         !self.before(other)
     }
 
     /// Distance from `earlier` to `self`, zero when `self` is before it.
+    #[inline]
     pub const fn since(self, earlier: Self) -> u32 {
         let distance = self.0.wrapping_sub(earlier.0);
         if (distance as i32) < 0 { 0 } else { distance }
     }
 
     /// Signed distance from `other` to `self`.
+    #[inline]
     pub const fn offset_from(self, other: Self) -> i32 {
         self.0.wrapping_sub(other.0) as i32
     }
 
     /// The later of the two.
+    #[inline]
     pub const fn latest(self, other: Self) -> Self {
         if self.before(other) { other } else { self }
     }
 
     /// The earlier of the two.
+    #[inline]
     pub const fn earliest(self, other: Self) -> Self {
         if self.before(other) { self } else { other }
     }
@@ -65,6 +73,7 @@ impl fmt::Display for SeqNum {
 
 impl Add<u32> for SeqNum {
     type Output = Self;
+    #[inline]
     fn add(self, rhs: u32) -> Self {
         Self(self.0.wrapping_add(rhs))
     }
@@ -72,12 +81,14 @@ impl Add<u32> for SeqNum {
 
 impl Sub<u32> for SeqNum {
     type Output = Self;
+    #[inline]
     fn sub(self, rhs: u32) -> Self {
         Self(self.0.wrapping_sub(rhs))
     }
 }
 
 impl AddAssign<u32> for SeqNum {
+    #[inline]
     fn add_assign(&mut self, rhs: u32) {
         *self = *self + rhs;
     }
@@ -94,21 +105,25 @@ impl WindowScale {
     pub const ZERO: Self = Self(0);
 
     /// A shift count; values above 14 are taken as 14, as RFC 7323, section 2.3 says.
+    #[inline]
     pub const fn new(shift: u8) -> Self {
         Self(if shift > 14 { 14 } else { shift })
     }
 
     /// The shift count.
+    #[inline]
     pub const fn get(self) -> u8 {
         self.0
     }
 
     /// A received 16-bit window field in bytes.
+    #[inline]
     pub const fn scale_up(self, field: u16) -> u32 {
         (field as u32) << self.0
     }
 
     /// The 16-bit window field that advertises at most `window` bytes.
+    #[inline]
     pub const fn scale_down(self, window: u32) -> u16 {
         let field = window >> self.0;
         if field > u16::MAX as u32 {
@@ -119,11 +134,13 @@ impl WindowScale {
     }
 
     /// `window` as the peer will understand it after the field's rounding.
+    #[inline]
     pub const fn round(self, window: u32) -> u32 {
         self.scale_up(self.scale_down(window))
     }
 
     /// The smallest scale with which a buffer of `bytes` can be advertised whole.
+    #[inline]
     pub const fn for_buffer(bytes: u32) -> Self {
         let mut shift = 0;
         while shift < 14 && (bytes >> shift) > u16::MAX as u32 {
@@ -146,6 +163,7 @@ impl Mss {
     pub const MIN: Self = Self(48);
 
     /// An MSS, raised to [`Mss::MIN`].
+    #[inline]
     pub const fn new(bytes: u16) -> Self {
         Self(if bytes < Self::MIN.0 {
             Self::MIN.0
@@ -155,11 +173,13 @@ impl Mss {
     }
 
     /// Bytes.
+    #[inline]
     pub const fn get(self) -> u16 {
         self.0
     }
 
     /// Bytes, for arithmetic with windows.
+    #[inline]
     pub const fn bytes(self) -> u32 {
         self.0 as u32
     }

@@ -35,7 +35,7 @@ use crate::nic::{
 };
 use crate::port::{Port, PortFull, PortInfo, TxFrame};
 use crate::steer::{FlowKey, FlowTable, Steering};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// What a software NIC is set up with.
 #[derive(Clone, Debug)]
@@ -245,10 +245,8 @@ impl Nic for SoftNic {
         let core = &self.core;
         let returns = (!core.returns.is_empty()).then_some(Instant::ZERO);
         let idle = core.idle.front().map(|&(at, _)| at);
-        [returns, core.next_transmit(), idle, self.port.poll_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = earlier(earlier(returns, idle), core.next_transmit());
+        earlier(own, self.port.poll_at())
     }
 
     fn install(

@@ -128,10 +128,13 @@ impl Pair {
         Instant::from_nanos(1_000_000_000 + self.clock.read())
     }
 
-    /// A turn of each host; what they send is lost or at the other's door.
+    /// A turn of each host that has something to do; what they send is lost or at the other's door.
     fn turn(&mut self) {
         for from in 0..2 {
             let now = self.now();
+            if self.hosts[from].poll_at().is_none_or(|at| at > now) {
+                continue;
+            }
             self.hosts[from].poll(now);
             while let Some(frame) = self.hosts[from].take_frame() {
                 if !self.rng.chance(self.loss) {
@@ -155,7 +158,7 @@ impl Pair {
             self.turn();
             got += self.hosts[1].read(server, &mut buf).unwrap_or(0);
             assert!(
-                self.clock.read() - began < 60_000_000_000,
+                self.clock.nanos - began < 60_000_000_000,
                 "{got} of {len} in a minute"
             );
         }
@@ -184,12 +187,12 @@ fn quartile(mut times: Vec<Duration>) -> f64 {
 /// Congestion control, MTU, bytes, and the least part of the loss-free throughput. A frame as large as `lo` and the hairpin have
 /// them is the fast path at its best. With Ethernet's, a window that CUBIC may have at one per cent of loss, twelve segments
 /// (RFC 9438, section 5.2), makes a turn of each host a matter of some microseconds, where that without loss takes 64
-/// segments: what is left depends on what a turn costs.
+/// segments: what is left depends on what a turn costs. Measured on a quiet machine at that MTU: 0.76 with CUBIC, 0.84 with BBR.
 const CASES: [(&str, u32, usize, f64); 4] = [
     ("cubic", 65_535, 256 << 20, 0.85),
     ("bbr", 65_535, 256 << 20, 0.85),
-    ("cubic", 1_500, 32 << 20, 0.5),
-    ("bbr", 1_500, 32 << 20, 0.5),
+    ("cubic", 1_500, 32 << 20, 0.6),
+    ("bbr", 1_500, 32 << 20, 0.65),
 ];
 
 /// Rounds with and without loss alternate, so that both see the same machine. `FLEXTCP_FULL=1` measures longer.

@@ -10,6 +10,7 @@ use crate::fast::tx::{self, Wait};
 use crate::flow::FlowId;
 use crate::pace::Wheel;
 use crate::port::{Port, PortInfo, TxFrame, TxOffload};
+use crate::time::earlier;
 use crate::wire::{MAX_HEADER_LEN, SegmentRepr};
 
 /// Flows that wait for something to be sent. A stale id in a queue is skipped when its turn comes.
@@ -85,18 +86,16 @@ impl Core {
     /// When [`transmit_all`](Self::transmit_all) next has work.
     pub(super) fn next_transmit(&self) -> Option<Instant> {
         let queues = &self.queues;
-        let left_over = !queues.ready.is_empty() || !queues.acks.is_empty();
+        if !queues.ready.is_empty() || !queues.acks.is_empty() {
+            return Some(Instant::ZERO);
+        }
         let current = |&&(at, id): &&(Instant, FlowId)| {
             self.table
                 .get(id)
                 .is_some_and(|flow| flow.ack_deadline == Some(at))
         };
         let delayed = queues.delayed.iter().find(current).map(|&(at, _)| at);
-        let now = left_over.then_some(Instant::ZERO);
-        [now, delayed, queues.paced.next_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        earlier(delayed, queues.paced.next_at())
     }
 
     /// Lets one flow send up to its quantum.

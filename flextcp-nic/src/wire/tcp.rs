@@ -34,37 +34,44 @@ impl TcpFlags {
     pub const CWR: Self = Self(1 << 7);
 
     /// Flags from their byte in the header.
+    #[inline]
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
 
     /// The byte in the header.
+    #[inline]
     pub const fn bits(self) -> u8 {
         self.0
     }
 
     /// Whether all of `other` are set.
+    #[inline]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether any of `other` is set.
+    #[inline]
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
     /// `self` with `other` cleared.
+    #[inline]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Whether no flag is set.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Whether no TCP sends this combination: none of SYN, FIN, RST and ACK, or SYN together with FIN or RST.
     /// Parsing lets it pass; whoever receives it drops it.
+    #[inline]
     pub const fn is_impossible(self) -> bool {
         let kind = self.0 & (Self::SYN.0 | Self::FIN.0 | Self::RST.0 | Self::ACK.0);
         kind == 0 || (self.contains(Self::SYN) && self.intersects(Self(Self::FIN.0 | Self::RST.0)))
@@ -73,12 +80,14 @@ impl TcpFlags {
 
 impl BitOr for TcpFlags {
     type Output = Self;
+    #[inline]
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
 
 impl BitOrAssign for TcpFlags {
+    #[inline]
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
     }

@@ -20,7 +20,7 @@ use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
 use super::scoreboard::Scoreboard;
-use super::send::Plan;
+use super::send::{Kind, Plan};
 use super::timer::{Timer, TimerTable};
 use super::{ConnError, ConnId, EngineConfig, Event, Link, State, syn_cookie};
 use crate::offload::Hysteresis;
@@ -272,7 +272,7 @@ impl Conn {
     }
 
     /// The SYN, or SYN-ACK of a simultaneous open.
-    pub(super) fn poll_syn(&mut self, now: Instant, config: &EngineConfig) -> Option<Plan> {
+    pub(super) fn poll_syn(&mut self, now: Instant) -> Option<Plan> {
         if !std::mem::take(&mut self.syn_due) {
             return None;
         }
@@ -287,6 +287,11 @@ impl Conn {
             self.board.retransmitted(iss, iss + 1, now, stamp);
         }
         self.timers.set(Timer::Retransmit, now + self.rto());
+        Some(Plan::bare(Kind::Syn, iss, TcpFlags::SYN))
+    }
+
+    /// Its headers.
+    pub(super) fn syn_headers(&self, now: Instant, config: &EngineConfig) -> SegmentRepr {
         let mss = advertised_mss(&self.tuple, self.link.mtu, &self.options);
         let answer = self.state == State::SynReceived;
         // An answer carries the scale only if the peer's SYN did.
@@ -295,14 +300,14 @@ impl Conn {
         } else {
             config.window_scaling
         };
-        let mut segment = self.header(now, iss, TcpFlags::SYN);
+        let mut segment = self.header(now, self.snd.iss, TcpFlags::SYN);
         if !answer {
             segment.flags = TcpFlags::SYN | self.ecn_request(config);
             segment.ack = SeqNum(0);
         }
         segment.window = syn_window(self.rcv.capacity);
         segment.options = syn_options(mss, &self.negotiated, scale, segment.options.timestamps);
-        Some(Plan::bare(segment))
+        segment
     }
 
     pub(super) fn on_syn_timeout(&mut self, cx: &mut Context<'_>) {

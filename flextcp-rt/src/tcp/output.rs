@@ -2,7 +2,7 @@
 
 use flextcp_nic::flow::{FlowId, FlowState};
 use flextcp_nic::nic::{FlowBuffers, Limits};
-use flextcp_nic::time::Instant;
+use flextcp_nic::time::{Instant, earlier};
 
 use super::conn::Owner;
 use super::send::Plan;
@@ -28,21 +28,16 @@ impl Engine {
             });
         }
         let (id, plan) = self.next_plan(now, most)?;
-        let Plan {
-            segment,
-            offset,
-            len,
-            cut,
-        } = plan;
-        let buffers = self.conns.get(id).and_then(|conn| conn.buffers.as_ref());
-        let payload = match buffers {
-            Some(buffers) if len > 0 => buffers.send.slices(offset, len),
+        let conn = self.conns.get_mut(id)?;
+        let segment = conn.headers(now, &self.config, &plan);
+        let payload = match &conn.buffers {
+            Some(buffers) if plan.len > 0 => buffers.send.slices(plan.offset, plan.len),
             _ => [&[][..], &[][..]],
         };
         Some(Transmit {
             segment,
             payload,
-            cut,
+            cut: plan.cut,
         })
     }
 
@@ -51,7 +46,7 @@ impl Engine {
             let mut pauses = true;
             if let Some(conn) = self.conns.get_mut(id) {
                 if self.in_turn < QUANTUM
-                    && let Some(plan) = conn.poll_train(now, &self.config, most.min(QUANTUM))
+                    && let Some(plan) = conn.poll_train(now, most.min(QUANTUM))
                 {
                     // The first segment of a burst starts the timers; those after it put them off, if anything.
                     if self.in_turn == 0 {
@@ -81,14 +76,8 @@ impl Engine {
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [
-            self.deadlines.next(),
-            self.half_open_deadlines.next(),
-            self.time_wait.next(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let opening = earlier(self.half_open_deadlines.next(), self.time_wait.next());
+        earlier(self.deadlines.next(), opening)
     }
 
     /// The next event for the application's side.

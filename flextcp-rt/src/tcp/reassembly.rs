@@ -60,7 +60,13 @@ impl Reassembly {
         mut visit: impl FnMut(SeqNum, SeqNum) -> bool,
     ) {
         let mut at = start;
-        let first = self.ranges.partition_point(|r| r.end.at_or_before(start));
+        // What follows a hole comes behind all that is held.
+        let first = match self.ranges.last() {
+            Some(last) if last.end.after(start) => {
+                self.ranges.partition_point(|r| r.end.at_or_before(start))
+            }
+            _ => self.ranges.len(),
+        };
         for range in &self.ranges[first..] {
             if !range.start.before(end) {
                 break;
@@ -77,6 +83,9 @@ impl Reassembly {
 
     /// Whether all of `start..end` is held.
     pub(super) fn contains(&self, start: SeqNum, end: SeqNum) -> bool {
+        if self.ranges.last().is_none_or(|last| last.end.before(end)) {
+            return false;
+        }
         let index = self.ranges.partition_point(|r| r.end.before(end));
         let last = self.ranges.get(index);
         last.is_some_and(|r| r.start.at_or_before(start))
@@ -131,15 +140,16 @@ impl Reassembly {
 
     /// Where `rcv_nxt` can advance to, dropping the ranges it passes.
     pub(super) fn advance(&mut self, rcv_nxt: SeqNum) -> SeqNum {
+        if self.ranges.first().is_none_or(|r| r.start.after(rcv_nxt)) {
+            return rcv_nxt;
+        }
         let passed = self
             .ranges
             .partition_point(|r| r.start.at_or_before(rcv_nxt));
         let end = self.ranges[..passed]
             .last()
             .map_or(rcv_nxt, |r| r.end.latest(rcv_nxt));
-        if passed > 0 {
-            self.ranges.drain(..passed);
-        }
+        self.ranges.drain(..passed);
         end
     }
 

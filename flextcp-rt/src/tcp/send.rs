@@ -10,20 +10,38 @@ use super::conn::{Conn, Context};
 use super::timer::Timer;
 use super::{EngineConfig, State};
 
-/// A segment to send and where its payload lies in the send ring.
+/// A segment to send and where its payload lies in the send ring. Its [headers](Conn::headers) are written last: they are many
+/// bytes to hand around.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) segment: SegmentRepr,
+    pub(super) kind: Kind,
+    pub(super) seq: SeqNum,
+    pub(super) flags: TcpFlags,
     pub(super) offset: u32,
     pub(super) len: u32,
     /// Payload of each segment, where there are several.
     pub(super) cut: Option<NonZeroU16>,
 }
 
+/// What a segment is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// SYN, or SYN-ACK.
+    Syn,
+    /// Data and FIN that were never sent.
+    New,
+    /// Data and FIN once more.
+    Again,
+    /// Nothing but an acknowledgment.
+    Ack,
+}
+
 impl Plan {
-    pub(super) const fn bare(segment: SegmentRepr) -> Self {
+    pub(super) const fn bare(kind: Kind, seq: SeqNum, flags: TcpFlags) -> Self {
         Self {
-            segment,
+            kind,
+            seq,
+            flags,
             offset: 0,
             len: 0,
             cut: None,
@@ -33,17 +51,17 @@ impl Plan {
 
 impl Conn {
     /// The next segment, noted as sent; `None` when all is said.
-    pub(super) fn poll_transmit(&mut self, now: Instant, config: &EngineConfig) -> Option<Plan> {
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Plan> {
         if !self.on_host() {
             return None;
         }
         let plan = match self.state {
             State::Closed | State::TimeWait => None,
-            State::SynSent | State::SynReceived => self.poll_syn(now, config),
+            State::SynSent | State::SynReceived => self.poll_syn(now),
             _ => self
                 .poll_paced(now)
-                .or_else(|| self.poll_probe(now))
-                .or_else(|| self.poll_ack(now)),
+                .or_else(|| self.poll_probe())
+                .or_else(|| self.poll_ack()),
         }?;
         self.counters.segs_out += 1;
         Some(plan)
@@ -107,9 +125,8 @@ impl Conn {
             .timestamps
             .then(|| self.timestamp_clock(now));
         self.recovery.retransmitted(ts_val);
-        self.timers.start(Timer::Retransmit, now + self.rto());
-        self.schedule_probe(now);
-        self.segment(now, start, end, true)
+        self.start_sender_timers(now, 0);
+        self.segment(now, start, end, Kind::Again)
     }
 
     /// A tail loss probe: new data if the peer's window takes it, else the last segment again
@@ -136,7 +153,7 @@ impl Conn {
     }
 
     /// Builds the segment `start..end` of data and FIN, both in the scoreboard already.
-    fn segment(&mut self, now: Instant, start: SeqNum, end: SeqNum, again: bool) -> Plan {
+    fn segment(&mut self, now: Instant, start: SeqNum, end: SeqNum, kind: Kind) -> Plan {
         let data_end = end.earliest(self.snd.end);
         let len = data_end.since(start);
         let mut flags = TcpFlags::ACK;
@@ -148,23 +165,29 @@ impl Conn {
             flags |= TcpFlags::PSH;
         }
         self.snd.last_sent = now;
-        let offset = start.since(self.snd.ring_start());
-        let mut segment = self.finish(now, start, flags);
-        if len > 0 {
-            self.mark_capable(&mut segment, again);
-        }
         Plan {
-            segment,
-            offset,
+            kind,
+            seq: start,
+            flags,
+            offset: start.since(self.snd.ring_start()),
             len,
             cut: None,
         }
     }
 
-    /// Headers with the current window and SACK blocks; whatever it is, it acknowledges.
-    fn finish(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> SegmentRepr {
+    /// The headers of what is sent next, before anything else is asked for. But for a SYN with the current window and SACK
+    /// blocks; whatever it is, it acknowledges.
+    pub(super) fn headers(
+        &mut self,
+        now: Instant,
+        config: &EngineConfig,
+        plan: &Plan,
+    ) -> SegmentRepr {
+        if plan.kind == Kind::Syn {
+            return self.syn_headers(now, config);
+        }
         self.open_window();
-        let mut segment = self.header(now, seq, flags);
+        let mut segment = self.header(now, plan.seq, plan.flags);
         self.echo(&mut segment);
         self.rcv.last_ack_sent = self.rcv.nxt;
         self.rcv.ack.now = self.rcv.ack.now.saturating_sub(1);
@@ -172,6 +195,9 @@ impl Conn {
         let duplicate = self.rcv.dsack.take();
         if self.negotiated.sack {
             segment.options.sack = self.sack_blocks(duplicate);
+        }
+        if plan.len > 0 {
+            self.mark_capable(&mut segment, plan.kind == Kind::Again);
         }
         segment
     }
@@ -273,14 +299,26 @@ impl Conn {
         self.board.push(start, end, now, stamp);
         self.recovery.sent(len);
         self.timers.stop(Timer::Persist);
-        self.timers.start(Timer::Retransmit, now + self.rto());
-        self.schedule_probe(now);
+        self.start_sender_timers(now, len);
         let full = in_flight >= self.congestion.window.cwnd;
         self.note_usage(full);
         if self.unsent() == 0 && !full {
             self.delivery.note_app_limited(in_flight);
         }
-        self.segment(now, start, end, false)
+        self.segment(now, start, end, Kind::New)
+    }
+
+    /// After a transmission, `new` bytes of which were never sent before.
+    fn start_sender_timers(&mut self, now: Instant, new: u32) {
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, now + self.rto());
+        }
+        // What else went out at this moment set the probe for a flight of several segments.
+        let several = self.outstanding() - new > self.snd.mss.bytes();
+        let is_set = self.snd.last_sent == now && self.timers.is_set(Timer::LossProbe);
+        if !(several && is_set) {
+            self.schedule_probe(now);
+        }
     }
 
     fn note_usage(&mut self, limited: bool) {
@@ -368,17 +406,17 @@ impl Conn {
     }
 
     /// A segment that the peer has already, which it answers with an ACK.
-    fn poll_probe(&mut self, now: Instant) -> Option<Plan> {
+    fn poll_probe(&mut self) -> Option<Plan> {
         std::mem::take(&mut self.probe_due).then(|| {
             let seq = self.snd.una - 1;
-            Plan::bare(self.finish(now, seq, TcpFlags::ACK))
+            Plan::bare(Kind::Ack, seq, TcpFlags::ACK)
         })
     }
 
-    fn poll_ack(&mut self, now: Instant) -> Option<Plan> {
+    fn poll_ack(&self) -> Option<Plan> {
         (self.rcv.ack.now > 0).then(|| {
             let seq = self.snd.nxt;
-            Plan::bare(self.finish(now, seq, TcpFlags::ACK))
+            Plan::bare(Kind::Ack, seq, TcpFlags::ACK)
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use flextcp_nic::flow::Token;
 use flextcp_nic::nic::{Claim, Exception, Notification, Returned, Sink};
 use flextcp_nic::port::{TxFrame, TxOffload};
-use flextcp_nic::time::Instant;
+use flextcp_nic::time::{Instant, earlier};
 use flextcp_nic::wire::MAX_HEADER_LEN;
 
 use super::{Core, Inner, StreamEntry, Streams, trace};
@@ -69,10 +69,7 @@ impl Core {
         if work > 0 {
             self.busy_turns.fetch_add(1, Ordering::Relaxed);
         }
-        let next = match (inner.engine.poll_timeout(), inner.nic.poll_at()) {
-            (Some(engine), Some(nic)) => Some(engine.min(nic)),
-            (engine, nic) => engine.or(nic),
-        };
+        let next = earlier(inner.engine.poll_timeout(), inner.nic.poll_at());
         Ok(Turn {
             work,
             next,

@@ -11,8 +11,8 @@ use super::super::timer::Timer;
 use super::Phase;
 
 /// Added to two round trips, so that a host that is late does not look like a loss: as much as round trips vary, within
-/// these bounds (Linux's `TCP_TIMEOUT_MIN` is 2 ms, for its timers). Where a round trip takes ten microseconds the lost
-/// acknowledgment of a flight is to cost a few of them, not fifty.
+/// these bounds (Linux's `TCP_TIMEOUT_MIN` is 2 ms, for its timers). Where a round trip takes ten microseconds two more are
+/// slack enough: the lost acknowledgment of a flight is to cost a few of them, not fifty.
 const LEAST_SLACK: Duration = Duration::from_micros(50);
 const MOST_SLACK: Duration = Duration::from_micros(500);
 /// On a shorter round trip a delayed acknowledgment of a probe with new data would cost more than the probe
@@ -42,7 +42,8 @@ impl Conn {
             return self.rto();
         };
         let single = in_flight <= self.snd.mss.bytes();
-        let slack = (self.rtt.rttvar() * 4).clamp(LEAST_SLACK, MOST_SLACK);
+        let least = LEAST_SLACK.min(srtt * 2);
+        let slack = (self.rtt.rttvar() * 4).clamp(least, MOST_SLACK);
         let first = srtt * 2 + if single { MAX_ACK_DELAY } else { slack };
         first * (1 << (2 * self.probes_sent()))
     }

@@ -22,8 +22,16 @@ impl Scoreboard {
         let patience = newest.rtt + self.rack.window(reordering);
         let mut newly_lost = 0;
         let mut again = None;
+        // Transmissions mostly follow each other as their segments do.
+        let mut next = 0;
         while let Some(&(start, serial)) = self.order.front() {
-            let index = self.segments.partition_point(|s| s.end.at_or_before(start));
+            let follows = |s: &Sent| s.start == start && s.serial == serial;
+            let index = if self.segments.get(next).is_some_and(follows) {
+                next
+            } else {
+                self.segments.partition_point(|s| s.end.at_or_before(start))
+            };
+            next = index + 1;
             let segment = self
                 .segments
                 .get_mut(index)
