@@ -339,6 +339,17 @@ fn group_addresses_are_refused() {
         let back = build_tcp(ethernet().ipv4(address, [10, 0, 0, 1], 64), b"");
         assert_eq!(parse_bytes(&back), Err(Malformed::NotUnicast));
     }
+    let host = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets();
+    for address in [
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+        Ipv6Addr::UNSPECIFIED,
+    ] {
+        let address = address.octets();
+        for (from, to) in [(host, address), (address, host)] {
+            let frame = build_tcp(ethernet().ipv6(from, to, 64), b"");
+            assert_eq!(parse_bytes(&frame), Err(Malformed::NotUnicast));
+        }
+    }
     let builder = PacketBuilder::ethernet2([2; 6], [0xff; 6]);
     let frame = build_tcp(builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64), b"");
     assert_eq!(parse_bytes(&frame), Err(Malformed::NotUnicast));

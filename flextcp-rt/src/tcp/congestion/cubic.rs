@@ -211,4 +211,47 @@ mod tests {
         }
         assert!((95_000..=105_000).contains(&window.cwnd), "{}", window.cwnd);
     }
+    /// RFC 9438, section 4.7: whoever loses below the last maximum leaves room for others.
+    #[test]
+    fn a_loss_below_the_last_maximum_lowers_it() {
+        let mut cubic = Cubic::default();
+        let window = |cwnd| Window {
+            cwnd,
+            ssthresh: cwnd,
+            mss: 1000,
+        };
+        // By section 4.6.
+        assert_eq!(cubic.ssthresh(&window(100_000), Instant::ZERO), 70_000);
+        assert_eq!(cubic.w_max, 100.0);
+        assert_eq!(cubic.ssthresh(&window(80_000), Instant::ZERO), 56_000);
+        assert!((cubic.w_max - 68.0).abs() < 1e-9, "{}", cubic.w_max);
+        cubic.ssthresh(&window(90_000), Instant::ZERO);
+        assert_eq!(cubic.w_max, 90.0);
+    }
+
+    /// RFC 9438, section 4.3: where the cubic is slower than Reno, Reno's growth counts.
+    #[test]
+    fn a_short_path_grows_as_reno_does() {
+        let mut window = Window {
+            cwnd: 20_000,
+            ssthresh: u32::MAX,
+            mss: 1000,
+        };
+        let mut cubic = Cubic::default();
+        window.ssthresh = cubic.ssthresh(&window, Instant::ZERO);
+        window.cwnd = window.ssthresh;
+        for millis in 1..=100 {
+            for _ in 0..window.cwnd / window.mss {
+                let sample = AckSample {
+                    now: Instant::from_millis(millis),
+                    acked: 1000,
+                    srtt: Some(Duration::from_millis(1)),
+                    ..AckSample::default()
+                };
+                cubic.on_ack(&mut window, &sample);
+            }
+        }
+        // 14 segments, and 0.53 for each of a hundred round trips; the cubic alone would be below 20 still.
+        assert!((60_000..=72_000).contains(&window.cwnd), "{}", window.cwnd);
+    }
 }

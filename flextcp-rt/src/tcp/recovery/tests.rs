@@ -321,3 +321,69 @@ fn reordering_window_adapts_to_the_path() {
     let late: u64 = retransmitted[8..].iter().sum();
     assert!(late <= 4, "{retransmitted:?}");
 }
+
+/// RFC 6582, section 3.2: without SACK, too, what one flight lost is one episode. Partial acknowledgments repair it, and only
+/// the next flight's loss costs the window again.
+#[test]
+fn the_losses_of_one_flight_cost_one_reduction_without_sack() {
+    let mut sim = Sim::plain();
+    for host in &mut sim.hosts {
+        host.engine.config.sack = false;
+    }
+    let (client, server) = warm(&mut sim);
+    let mut threshold = f64::from(info(&sim, client).snd_cwnd);
+    for (episodes, lost) in [(1, &[0, 3, 5][..]), (2, &[1])] {
+        let seq = next(&mut sim, client);
+        for segment in lost {
+            sim.drop_data(0, seq + segment * MSS);
+        }
+        write_segments(&mut sim, client, 10);
+        let done = sim.run_until(1000 * MS, |sim| info(sim, client).unacked == 0);
+        sim.run(100 * MS);
+        sim.read(1, server, 1 << 20);
+        let counters = sim.hosts[0].engine.counters().recovery;
+        assert!(done, "{counters:?}");
+        assert_eq!(counters.fast_recoveries, episodes, "{counters:?}");
+        assert_eq!((counters.timeouts, counters.undone), (0, 0), "{counters:?}");
+        let now = f64::from(info(&sim, client).snd_ssthresh);
+        assert!(
+            now < threshold && now > threshold * 0.6,
+            "{now} of {threshold}"
+        );
+        threshold = now;
+    }
+}
+
+/// RFC 6937, section 3: while a flight with a loss is acknowledged, what goes out keeps the proportion of the new window to the
+/// old: neither a burst nor half a round trip of silence.
+#[test]
+fn a_recovery_sends_in_proportion_to_what_arrives() {
+    let mut sim = Sim::plain();
+    let (client, server) = warm(&mut sim);
+    for _ in 0..3 {
+        write_segments(&mut sim, client, 40);
+        sim.run(200 * MS);
+        sim.read(1, server, 1 << 20);
+    }
+    let seq = next(&mut sim, client);
+    sim.drop_data(0, seq);
+    let flight = info(&sim, client).snd_cwnd / MSS;
+    assert!(flight >= 30, "{flight}");
+    write_segments(&mut sim, client, 3 * flight);
+    assert!(sim.run_until(200 * MS, |sim| is_recovering(sim, client)));
+    let before = data(&sim).len();
+    assert!(sim.run_until(200 * MS, |sim| !is_recovering(sim, client)));
+    let sent = (data(&sim).len() - before) as f64 / f64::from(flight);
+    assert!(
+        (0.55..0.85).contains(&sent),
+        "{sent} of a flight of {flight}"
+    );
+    let after = info(&sim, client);
+    assert!(after.snd_cwnd <= after.snd_ssthresh + 2 * MSS, "{after:?}");
+    assert!(after.snd_cwnd >= after.snd_ssthresh / 2, "{after:?}");
+}
+
+fn is_recovering(sim: &Sim, client: ConnId) -> bool {
+    let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+    conn.recovery.phase == super::Phase::Recovery
+}

@@ -387,3 +387,21 @@ fn an_unreachable_host_ends_an_attempt_and_explains_a_timeout() {
     sim.run(1200 * SECOND);
     assert_eq!(sim.hosts[0].failed[1], (client, ConnError::HostUnreachable));
 }
+
+/// RFC 7323, section 4.3: only what spans Last.ACK.sent sets TS.Recent.
+#[test]
+fn a_timestamp_beyond_a_hole_is_not_remembered() {
+    let (mut sim, _, server, mut segment) = victim();
+    let recent = state_of(&sim, server).5;
+    segment.options.timestamps = Some(Timestamps {
+        val: recent + 50,
+        ecr: 0,
+    });
+    segment.seq += 100;
+    sim.inject(1, &segment, b"later");
+    assert_eq!(state_of(&sim, server).5, recent);
+    segment.seq = segment.seq - 100;
+    sim.inject(1, &segment, &[0; 100]);
+    assert_eq!(state_of(&sim, server).5, recent + 50);
+    assert_eq!(sim.read(1, server, 200).len(), 105);
+}

@@ -172,3 +172,27 @@ fn an_mss_of_one_is_raised_to_what_is_worth_a_header() {
         assert_eq!(sim.read(0, client, 2000), pattern(0, 1000));
     }
 }
+
+/// RFC 8201, section 4: a node that is told less than IPv6's least MTU does not go below it.
+#[test]
+fn no_ipv6_path_is_narrower_than_1280_bytes() {
+    let mut sim = Sim::plain();
+    let local = SocketAddr::new(sim::address(1, true), 80);
+    let options = SocketOptions::default();
+    let server = &mut sim.hosts[1].engine;
+    server.listen(local, 4, 1500, options.clone()).unwrap();
+    let (client, app) = sim.hosts[0]
+        .engine
+        .connect(sim.now, Sim::tuple(40_000, true), sim::LINK, options)
+        .unwrap();
+    sim.hosts[0].apps.insert(client, app);
+    sim.settle();
+    sim.cut = [true, true];
+    sim.write(0, client, &pattern(0, 5000));
+    sim.drive_all();
+    assert_eq!(mss(&sim, client), 1500 - 60 - 12);
+    too_big(&mut sim, client, 0, 1279);
+    assert_eq!(mss(&sim, client), 1280 - 60 - 12);
+    too_big(&mut sim, client, 0, 68);
+    assert_eq!(mss(&sim, client), 1280 - 60 - 12);
+}

@@ -280,3 +280,20 @@ fn a_scale_of_zero_is_a_scale() {
     // The field's rounding takes less than a unit.
     assert!(ours.rcv_wnd - theirs.snd_wnd < 128);
 }
+
+/// RFC 9293, section 3.8.3: after 1, 2, 4, 8 and 16 seconds, as Linux does.
+#[test]
+fn an_unanswered_syn_ack_comes_again_until_it_is_given_up() {
+    let mut sim = Sim::plain();
+    sim.cut[0] = true;
+    sim.listen(8, SocketOptions::default());
+    sim.inject(1, &syn(1), &[]);
+    for (seconds, sent) in [(2, 2), (2, 3), (4, 4), (8, 5), (16, 6), (30, 6)] {
+        sim.run(seconds * SECOND);
+        assert_eq!(sim.sent(1, TcpFlags::SYN).len(), sent, "{:?}", sim.now);
+        assert_eq!(sim.hosts[1].engine.half_open.len(), 1);
+    }
+    sim.run(2 * SECOND);
+    assert_eq!(sim.sent(1, TcpFlags::SYN).len(), 6);
+    assert_eq!(sim.hosts[1].engine.half_open.len(), 0);
+}
