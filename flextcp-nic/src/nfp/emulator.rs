@@ -68,6 +68,21 @@ impl Default for EmulatorConfig {
     }
 }
 
+#[cfg(test)]
+impl EmulatorConfig {
+    /// A card that little fills.
+    pub(super) fn small(seed: u64, schedule: Schedule) -> Self {
+        Self {
+            seed,
+            schedule,
+            flows: 64,
+            packets: 256,
+            packet_bytes: 2048,
+            ..Self::default()
+        }
+    }
+}
+
 /// A card in the process.
 pub struct Emulator {
     card: NonNull<ffi::Card>,

@@ -1,39 +1,49 @@
 mod faults;
 
+use std::sync::Arc;
+
+use super::bus::Bus as _;
 use super::emulator::{Emulator, EmulatorConfig, Schedule};
 use super::{NfpConfig, NfpNic};
 use crate::buffer::{DmaRegion, Pool};
+use crate::nic::Nic as _;
 use crate::nic::conformance::{Bench, run};
 use crate::port::memory::{MemoryConfig, MemoryPort};
 use crate::steer::SteerAll;
 
+fn nic(bus: Emulator, region: &Arc<DmaRegion>) -> NfpNic {
+    let config = NfpConfig {
+        frame_size: 2048,
+        ..NfpConfig::new("nfp-emu", [1; 16])
+    };
+    NfpNic::new(Box::new(bus), Box::new(SteerAll::new()), region, config).unwrap()
+}
+
 fn bench(seed: u64, schedule: Schedule) -> Bench {
     let (near, far) = MemoryPort::pair(MemoryConfig::default(), MemoryConfig::default()).unwrap();
-    let config = EmulatorConfig {
-        seed,
-        schedule,
-        flows: 64,
-        packets: 256,
-        packet_bytes: 2048,
-        ..EmulatorConfig::default()
-    };
+    let config = EmulatorConfig::small(seed, schedule);
     let bus = Emulator::new(Box::new(near), config).unwrap();
     let region = DmaRegion::private(64 << 20).unwrap();
-    let nic = NfpNic::new(
-        Box::new(bus),
-        Box::new(SteerAll::new()),
-        &region,
-        NfpConfig {
-            frame_size: 2048,
-            ..NfpConfig::new("nfp-emu", [1; 16])
-        },
-    )
-    .unwrap();
     Bench {
-        nic: Box::new(nic),
+        nic: Box::new(nic(bus, &region)),
         wire: Box::new(far),
         pool: Pool::in_region(region, 16 << 20),
     }
+}
+
+/// Nobody would cut a frame of the host's own: what the port can do is for what the card sends by itself.
+#[test]
+fn the_host_is_offered_no_segmentation() {
+    let cuts = MemoryConfig {
+        tx_segment_max: Some(65_535),
+        ..MemoryConfig::default()
+    };
+    let (near, _far) = MemoryPort::pair(cuts, MemoryConfig::default()).unwrap();
+    let bus = Emulator::new(Box::new(near), EmulatorConfig::small(1, Schedule::Prompt)).unwrap();
+    assert_eq!(bus.port().tx_segment_max, Some(65_535));
+    let region = DmaRegion::private(16 << 20).unwrap();
+    let nic = nic(bus, &region);
+    assert_eq!(nic.capabilities().port.tx_segment_max, None);
 }
 
 #[test]

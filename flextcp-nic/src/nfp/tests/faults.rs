@@ -48,14 +48,7 @@ struct Side {
 
 fn side(port: MemoryPort, which: usize, seed: u64) -> Side {
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-    let config = EmulatorConfig {
-        seed,
-        schedule: Schedule::Hostile,
-        flows: 64,
-        packets: 256,
-        packet_bytes: 2048,
-        ..EmulatorConfig::default()
-    };
+    let config = EmulatorConfig::small(seed, Schedule::Hostile);
     let bus = Emulator::new(Box::new(port) as Box<dyn Port>, config).unwrap();
     let memory = DmaRegion::private(16 << 20).unwrap();
     let pool = Pool::in_region(Arc::clone(&memory), 8 << 20);

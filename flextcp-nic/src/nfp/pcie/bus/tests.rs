@@ -106,14 +106,7 @@ impl Bus for InTurns {
 /// The bus of a machine with a card in it, and the far end of the card's wire.
 fn machine(seed: u64, vectors: bool) -> (InTurns, MemoryPort) {
     let (near, far) = MemoryPort::pair(MemoryConfig::default(), MemoryConfig::default()).unwrap();
-    let config = EmulatorConfig {
-        seed,
-        schedule: Schedule::Hostile,
-        flows: 64,
-        packets: 256,
-        packet_bytes: 2048,
-        ..EmulatorConfig::default()
-    };
+    let config = EmulatorConfig::small(seed, Schedule::Hostile);
     let card = Emulator::new(Box::new(near), config).unwrap();
     let bar = Arc::clone(card.bar());
     let slot = Slot(Arc::new(Mutex::new(Inserted {
