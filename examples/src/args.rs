@@ -21,9 +21,9 @@ pub struct ServerArgs {
     #[arg(long, conflicts_with = "kernel")]
     pub per_core: bool,
 
-    /// How long a graceful stop (SIGINT, SIGTERM) waits for open connections
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub drain: u64,
+    /// How long a graceful stop (SIGINT, SIGTERM) waits for open connections: 1s, 500ms, 2min, or seconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub drain: Duration,
 }
 
 impl ServerArgs {
@@ -36,12 +36,38 @@ impl ServerArgs {
             Transport::FlexTcp
         }
     }
+}
 
-    /// How long a graceful stop waits for open connections.
-    #[must_use]
-    pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain)
-    }
+/// Longest time that an option takes.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3_600);
+
+/// Parses a time: a number with `us`, `ms`, `s`, `min` or `h`, or a number of seconds.
+///
+/// # Errors
+///
+/// A text that says what the value has to look like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
+    let seconds = match unit.trim() {
+        "us" => Some(1e-6),
+        "ms" => Some(1e-3),
+        "" | "s" => Some(1.0),
+        "min" => Some(60.0),
+        "h" => Some(3_600.0),
+        _ => None,
+    };
+    number
+        .parse::<f64>()
+        .ok()
+        .zip(seconds)
+        .and_then(|(number, seconds)| Duration::try_from_secs_f64(number * seconds).ok())
+        .filter(|time| *time <= YEAR)
+        .ok_or_else(|| {
+            "expected a time of a year at most: 1s, 500ms, 250us, 2min, 1.5h, or a number of seconds"
+                .to_owned()
+        })
 }
 
 /// Parses the value of `--listen`.
@@ -86,6 +112,46 @@ mod tests {
         for wrong in ["", "8080", "localhost:80", "127.0.0.1", "127.0.0.1:99999"] {
             let error = listen_address(wrong).unwrap_err();
             assert!(error.contains("ADDRESS:PORT"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_are_numbers_with_a_unit_or_seconds() {
+        for (text, millis) in [
+            ("1s", 1_000),
+            ("500ms", 500),
+            ("1500us", 1),
+            ("2min", 120_000),
+            ("1.5h", 5_400_000),
+            ("10", 10_000),
+            ("0", 0),
+            (" 3 s ", 3_000),
+        ] {
+            let time = duration(text).map(|time| time.as_millis());
+            assert_eq!(time, Ok(millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_time_is_explained() {
+        for wrong in [
+            "",
+            "s",
+            "-1s",
+            "1 year",
+            "1d",
+            "1s2",
+            "1e9",
+            "nan",
+            "inf",
+            "..",
+            "9999h",
+            "99999999999999999999",
+        ] {
+            let error = duration(wrong).unwrap_err();
+            for form in ["1s", "500ms", "a number of seconds"] {
+                assert!(error.contains(form), "{wrong:?}: {error}");
+            }
         }
     }
 

@@ -78,7 +78,7 @@ impl Program<'_> {
         watch_signals(&stop)?;
         let server = Server::bind(self.args.transport(), self.listen).await?;
         server.announce(self.name, self.scheme);
-        server.run(stop, self.args.drain(), handler).await;
+        server.run(stop, self.args.drain, handler).await;
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Program<'_> {
                     server.announce(self.name, self.scheme);
                 }
                 server
-                    .run(stop.clone(), self.args.drain(), handler.clone())
+                    .run(stop.clone(), self.args.drain, handler.clone())
                     .await;
                 Ok(())
             }

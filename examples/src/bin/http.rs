@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use flextcp_examples::args::{ServerArgs, listen_address};
+use flextcp_examples::args::{ServerArgs, duration, listen_address};
 use flextcp_examples::listener::Stream;
 use flextcp_examples::program::{self, Program, StartError};
 use flextcp_examples::server::Handler;
@@ -55,9 +55,9 @@ struct Args {
     #[arg(long, value_name = "FILE", requires_all = ["tls", "cert"])]
     key: Option<PathBuf>,
 
-    /// Close connections on which no request arrives for this long; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    idle_timeout: u64,
+    /// Close connections on which no request arrives for this long: 30s, 5min, or seconds; 0 for never
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
+    idle_timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -89,7 +89,7 @@ fn handler(args: &Args, stop: Stop) -> Result<impl Handler + use<>, StartError> 
         } else {
             None
         },
-        idle: (args.idle_timeout > 0).then(|| Duration::from_secs(args.idle_timeout)),
+        idle: Some(args.idle_timeout).filter(|time| !time.is_zero()),
     };
     let router = web::router(ServerInfo::new(args.server.transport(), stop.clone()));
     Ok(move |stream: Stream| web::serve(stream, router.clone(), options.clone(), stop.clone()))

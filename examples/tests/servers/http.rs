@@ -327,7 +327,7 @@ fn mistakes_on_the_command_line_are_explained() {
 
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
-    let server = Program::start(HTTP, &["--drain", "3600"]);
+    let server = Program::start(HTTP, &["--drain", "1h"]);
     let mut upload = std::net::TcpStream::connect(server.address()).unwrap();
     let head =
         "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
