@@ -4,9 +4,42 @@ use std::io;
 use std::net::SocketAddr;
 
 use clap::ValueEnum;
+use flextcp_rt::Host;
+use flextcp_rt::config::{Config, Fallback, Interfaces};
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::netns::Namespace;
+
+/// Runs `work` inside `namespace` on a single-threaded runtime, where ours uses `devices`, and neither kernel sockets nor the
+/// way within the process instead. A process can do so once.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the process's host runs already.
+///
+/// # Panics
+/// When `work` does.
+pub fn on_devices<T: Send>(
+    namespace: &Namespace,
+    devices: &[&str],
+    work: impl AsyncFnOnce() -> T + Send,
+) -> io::Result<T> {
+    let devices = devices.iter().map(|&device| device.to_owned()).collect();
+    let config = Config::builder()
+        .interfaces(Interfaces::List(devices))
+        .fallback(Fallback::Deny)
+        .hairpin(false)
+        .build()
+        .map_err(io::Error::other)?;
+    namespace.within(|| {
+        Host::configure(config)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(work()))
+    })?
+}
 
 /// Whose sockets a peer uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -8,11 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use flextcp_net::{TcpStream, TcpStreamExt as _};
-use flextcp_rt::Host;
-use flextcp_rt::config::{Config, Fallback, Interfaces};
 use fork::Fork;
 use integration::netns::{VethOptions, VethPair, require_privileges};
 use integration::process::wait_for;
+use integration::stack::on_devices;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -53,25 +52,13 @@ fn a_child_that_ends_leaves_its_parents_connections_alone() {
         io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap()
     });
 
-    let client = pair.a.within(|| {
-        let config = Config::builder()
-            .interfaces(Interfaces::List(vec![VethPair::DEVICE.to_owned()]))
-            .fallback(Fallback::Deny)
-            .build()
-            .unwrap();
-        Host::configure(config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut stream = TcpStream::connect(at).await.unwrap();
-            assert!(stream.is_accelerated(), "it fell back to the kernel");
-            ping(&mut stream).await;
-            assert_eq!(child_ends(), Some(CODE));
-            ping(&mut stream).await;
-        });
-    });
-    client.unwrap();
+    on_devices(&pair.a, &[VethPair::DEVICE], async || {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        assert!(stream.is_accelerated(), "it fell back to the kernel");
+        ping(&mut stream).await;
+        assert_eq!(child_ends(), Some(CODE));
+        ping(&mut stream).await;
+    })
+    .unwrap();
     assert_eq!(server.join().unwrap(), 8);
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use flextcp_net::{TcpSocket, TcpStream, TcpStreamExt as _};
 use flextcp_rt::Host;
-use flextcp_rt::config::{Config, Fallback, Interfaces};
 use integration::netns::{VethOptions, VethPair, require_privileges};
 use integration::process::wait_until;
+use integration::stack::on_devices;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -101,39 +101,25 @@ fn policy_addresses_and_devices_choose_the_link() {
         }
     });
 
-    let client = pair.a.within(|| {
-        let links = ["veth0", "veth1"].map(str::to_owned).to_vec();
-        let config = Config::builder()
-            .interfaces(Interfaces::List(links))
-            .fallback(Fallback::Deny)
-            .hairpin(false)
-            .build()
-            .unwrap();
-        Host::configure(config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let plain = TcpStream::connect(service).await.unwrap();
-            expect(plain, "10.77.0.1", "veth0").await;
-            for (local, device) in [
-                (Some("10.78.0.1:0"), None),
-                (None, Some("veth1")),
-                (Some("10.78.0.1:0"), Some("veth1")),
-            ] {
-                let bound = socket(local, device).connect(service).await.unwrap();
-                expect(bound, "10.78.0.1", "veth1").await;
-            }
-            // A mark is for the kernel's rules, of routing and of the firewall: the kernel has the connection.
-            let marked = socket(None, None);
-            SockRef::from(&marked).set_mark(MARK).unwrap();
-            let mut marked = marked.connect(service).await.unwrap();
-            assert!(!marked.is_accelerated(), "no rule sees its mark");
-            exchange(&mut marked, "10.78.0.1").await;
-            assert_eq!(SockRef::from(&marked).mark().unwrap(), MARK);
-        });
-    });
-    client.unwrap();
+    on_devices(&pair.a, &["veth0", "veth1"], async || {
+        let plain = TcpStream::connect(service).await.unwrap();
+        expect(plain, "10.77.0.1", "veth0").await;
+        for (local, device) in [
+            (Some("10.78.0.1:0"), None),
+            (None, Some("veth1")),
+            (Some("10.78.0.1:0"), Some("veth1")),
+        ] {
+            let bound = socket(local, device).connect(service).await.unwrap();
+            expect(bound, "10.78.0.1", "veth1").await;
+        }
+        // A mark is for the kernel's rules, of routing and of the firewall: the kernel has the connection.
+        let marked = socket(None, None);
+        SockRef::from(&marked).set_mark(MARK).unwrap();
+        let mut marked = marked.connect(service).await.unwrap();
+        assert!(!marked.is_accelerated(), "no rule sees its mark");
+        exchange(&mut marked, "10.78.0.1").await;
+        assert_eq!(SockRef::from(&marked).mark().unwrap(), MARK);
+    })
+    .unwrap();
     server.join().unwrap();
 }
