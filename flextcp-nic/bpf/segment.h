@@ -155,10 +155,8 @@ static __always_inline bool find_ipv6(const void *packet, const void *end, struc
 	return false;
 }
 
-static __always_inline bool find_segment(struct xdp_md *ctx, struct segment *segment)
+static __always_inline bool find_in(const void *data, const void *end, struct segment *segment)
 {
-	const void *data = (const void *)(long)ctx->data;
-	const void *end = (const void *)(long)ctx->data_end;
 	const struct ethhdr *ethernet = data;
 	const void *packet = ethernet + 1;
 	__be16 protocol;
@@ -182,6 +180,11 @@ static __always_inline bool find_segment(struct xdp_md *ctx, struct segment *seg
 	if (protocol == bpf_htons(ETH_P_IPV6))
 		return find_ipv6(packet, end, segment);
 	return false;
+}
+
+static __always_inline bool find_segment(struct xdp_md *ctx, struct segment *segment)
+{
+	return find_in((const void *)(long)ctx->data, (const void *)(long)ctx->data_end, segment);
 }
 
 static __always_inline void copy_address(__u8 *to, const void *from, __u16 family)

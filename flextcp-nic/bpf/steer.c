@@ -5,12 +5,23 @@
 // else, and everything when no socket is bound to that queue, stays with the kernel.
 //
 // Unrelated traffic pays for reading its headers and one bit of an array, no hash look-up.
+//
+// On lo a second program looks at frames before they are sent, and takes bulk around XDP: see bypass().
 
 #include "segment.h"
+#include <bpf/bpf_core_read.h>
 
 #define MAX_QUEUES 256
 #define MAX_OWNED 65536
 #define MAX_EXCLUDED 65536
+
+// On lo, frames of a socket that sent one of so many bytes in this or the last tick but one are bulk.
+#define LARGE_FRAME 8192
+#define BULK_TICKS 2
+#define BULK_SOCKETS 4096
+
+// TCX_NEXT of <linux/bpf.h> since Linux 6.6: leaves the frame to what comes after.
+enum { NEXT = -1 };
 
 // Shared with src/port/xdp/steering.rs, which asserts the sizes.
 enum owned_flags { OWNED_HAS_EXCLUSIONS = 1 };
@@ -86,6 +97,29 @@ struct {
 	__type(value, __u64);
 } COUNTS SEC(".maps");
 
+// Written through a mapping by src/port/xdp/bulk.rs, read there as words.
+struct bulk {
+	__u64 ifindex; // of the TAP; 0: no bulk
+	__u64 sent;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bulk);
+} BULK SEC(".maps");
+
+// When a socket sent a large frame last, in jiffies, by the low bits of its cookie: two that share an entry at worst take
+// the way that fits the other.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BULK_SOCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} LARGE SEC(".maps");
+
 static __always_inline void count(__u32 which)
 {
 	__u64 *value = bpf_map_lookup_elem(&COUNTS, &which);
@@ -130,19 +164,19 @@ static __always_inline bool excluded(const struct segment *segment)
 	return bpf_map_lookup_elem(&EXCLUDED, &key);
 }
 
-SEC("xdp.frags")
-int steer(struct xdp_md *ctx)
+// What is to become of a frame, as what it counts.
+static __always_inline enum counter verdict(const void *data, const void *end)
 {
 	struct segment segment;
 	struct owned_key key = {};
 	__u32 *flags;
 
-	if (!find_segment(ctx, &segment) || !port_owned(segment.local_port))
-		goto pass;
+	if (!find_in(data, end, &segment) || !port_owned(segment.local_port))
+		return COUNT_PASSED;
 
 	// Ports with exclusions are never here.
 	if (single_owner(&segment))
-		goto redirect;
+		return COUNT_REDIRECTED;
 	key.port = segment.local_port;
 	key.family = segment.family;
 	copy_address(key.addr, segment.local, segment.family);
@@ -151,19 +185,72 @@ int steer(struct xdp_md *ctx)
 		__builtin_memset(key.addr, 0, sizeof(key.addr));
 		flags = bpf_map_lookup_elem(&OWNED, &key);
 		if (!flags)
-			goto pass;
+			return COUNT_PASSED;
 	}
-	if (*flags & OWNED_HAS_EXCLUSIONS && excluded(&segment)) {
-		count(COUNT_EXCLUDED);
-		return XDP_PASS;
-	}
-redirect:
-	count(COUNT_REDIRECTED);
-	return bpf_redirect_map(&SOCKETS, ctx->rx_queue_index, XDP_PASS);
-
-pass:
-	count(COUNT_PASSED);
-	return XDP_PASS;
+	if (*flags & OWNED_HAS_EXCLUSIONS && excluded(&segment))
+		return COUNT_EXCLUDED;
+	return COUNT_REDIRECTED;
 }
 
-char LICENSE[] SEC("license") = "MIT";
+SEC("xdp.frags")
+int steer(struct xdp_md *ctx)
+{
+	enum counter what = verdict((const void *)(long)ctx->data, (const void *)(long)ctx->data_end);
+
+	count(what);
+	if (what != COUNT_REDIRECTED)
+		return XDP_PASS;
+	return bpf_redirect_map(&SOCKETS, ctx->rx_queue_index, XDP_PASS);
+}
+
+// Whether the kernel holds the socket's frames back by a timer, as it does for BBR. Such a sender is the slower the faster
+// a frame is sent: every one then waits for a timer, which costs more than the copies. What it needs of the kernel's
+// struct sock; its place is found at load time.
+#define SK_PACING_NEEDED 1
+
+struct sock {
+	__u32 sk_pacing_status;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool paced(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct sock *tcp;
+
+	if (!sk)
+		return true;
+	tcp = (struct sock *)bpf_skc_to_tcp_sock(sk);
+	return !tcp || tcp->sk_pacing_status == SK_PACING_NEEDED;
+}
+
+// On its way out of lo, before XDP. The kernel runs XDP there on a copy of the frame, and the AF_XDP socket copies it again,
+// both on the sender's processor: large frames go uncopied into the queue of a TAP instead, from which our side reads
+// them. A socket's small frames among large ones go the same way, so that none overtakes another.
+SEC("classifier")
+int bypass(struct __sk_buff *skb)
+{
+	__u32 first = 0, slot;
+	struct bulk *bulk = bpf_map_lookup_elem(&BULK, &first);
+	__u64 *last, now;
+
+	if (!bulk || !bulk->ifindex)
+		return NEXT;
+	slot = bpf_get_socket_cookie(skb) & (BULK_SOCKETS - 1);
+	last = bpf_map_lookup_elem(&LARGE, &slot);
+	if (!last)
+		return NEXT;
+	now = bpf_jiffies64();
+	if (skb->len < LARGE_FRAME && now - *last > BULK_TICKS)
+		return NEXT;
+	if (paced(skb) ||
+	    verdict((const void *)(long)skb->data, (const void *)(long)skb->data_end) != COUNT_REDIRECTED)
+		return NEXT;
+	if (skb->len >= LARGE_FRAME)
+		*last = now;
+	count(COUNT_REDIRECTED);
+	__sync_fetch_and_add(&bulk->sent, 1);
+	return bpf_redirect(bulk->ifindex, 0);
+}
+
+// The kernel shows its structures to programs under the GPL only; the MIT licence allows that, too.
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -201,6 +201,24 @@ impl Query {
     }
 }
 
+/// Sets the length of an interface's queue, in frames, and brings it up. Returns its index.
+///
+/// # Errors
+/// No such interface, or no CAP_NET_ADMIN.
+pub(crate) fn bring_up(name: &str, queue: u32) -> io::Result<u32> {
+    let query = Query::new(name)?;
+    let mut request = query.request();
+    // SIOCSIFTXQLEN takes the length where others have a metric.
+    request.ifr_ifru.ifru_metric = queue.cast_signed();
+    query.ioctl(libc::SIOCSIFTXQLEN, &mut request)?;
+    let mut request = query.ifreq(libc::SIOCGIFFLAGS)?;
+    // SAFETY: SIOCGIFFLAGS filled the flags, a plain integer.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    query.ioctl(libc::SIOCSIFFLAGS, &mut request)?;
+    Ok(NetDevice::by_name(name)?.ifindex)
+}
+
 /// The addresses of this host, on all interfaces: Linux takes a packet for any of them on each.
 ///
 /// # Errors

@@ -8,7 +8,7 @@
 //! Frames carry virtio-net headers both ways: checksums stay partial and segments uncut, up to 64 KiB.
 
 mod batch;
-mod device;
+pub(super) mod device;
 mod neighbor;
 mod port;
 

@@ -4,6 +4,7 @@
 //! of its queues, a [`Port`](crate::port::Port); [`Steering`] says which addresses and ports are ours. `docs/af-xdp.md`
 //! tells modes, capabilities and limits.
 
+mod bulk;
 mod circulation;
 mod hardware;
 mod interface;

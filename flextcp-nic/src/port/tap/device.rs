@@ -24,18 +24,18 @@ const TUN_F_TSO_ECN: u32 = 0x08;
 
 /// An attached TAP queue, non-blocking, and its interface's name.
 #[derive(Debug)]
-pub(super) struct Device {
-    pub(super) fd: OwnedFd,
-    pub(super) name: String,
+pub(in crate::port) struct Device {
+    pub(in crate::port) fd: OwnedFd,
+    pub(in crate::port) name: String,
 }
 
 impl Device {
-    pub(super) fn open(name: &str, multi_queue: bool) -> io::Result<Self> {
+    pub(in crate::port) fn open(name: &str, multi_queue: bool) -> io::Result<Self> {
         Self::attach(Self::clone_device()?, name, multi_queue)
     }
 
     /// An unattached queue.
-    pub(super) fn clone_device() -> io::Result<OwnedFd> {
+    pub(in crate::port) fn clone_device() -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         open("/dev/net/tun", flags, Mode::empty()).map_err(|error| {
             let error = io::Error::from(error);
@@ -52,7 +52,7 @@ impl Device {
         })
     }
 
-    pub(super) fn attach(fd: OwnedFd, name: &str, multi_queue: bool) -> io::Result<Self> {
+    pub(in crate::port) fn attach(fd: OwnedFd, name: &str, multi_queue: bool) -> io::Result<Self> {
         if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
             let text = format!("{name:?} is no interface name: at most 15 bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -67,7 +67,7 @@ impl Device {
         Self::finish(fd, &request)
     }
 
-    pub(super) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+    pub(in crate::port) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let mut request = empty_request();
         interface(&fd, TUNGETIFF, &mut request).map_err(|error| {
             io::Error::new(

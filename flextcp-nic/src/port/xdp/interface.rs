@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bulk::Bulk;
 use super::hardware::WithCard;
 use super::packet::PacketSocket;
-use super::program::{self, from_map};
+use super::program::{self, Program, from_map};
 use super::queue::XdpPort;
 use super::socket::Socket;
 use super::steering::Steering;
@@ -31,6 +32,8 @@ pub(super) struct Attached {
     sockets: Mutex<aya::maps::XskMap<aya::maps::MapData>>,
     device: NetDevice,
     generic: bool,
+    /// The way of large frames on `lo`, when no queue has it.
+    bulk: Mutex<Option<Bulk>>,
     // Dropped in this order: first the program goes, then the settings it needed.
     _link: OwnedFd,
     settings: Mutex<LoopbackSettings>,
@@ -57,6 +60,15 @@ impl Attached {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         // The kernel removes a closed socket by itself; this only does it sooner.
         let _ = sockets.unset(queue);
+    }
+
+    pub(super) fn take_bulk(&self) -> Option<Bulk> {
+        let mut bulk = self.bulk.lock().unwrap_or_else(PoisonError::into_inner);
+        bulk.take()
+    }
+
+    pub(super) fn put_bulk_back(&self, bulk: Bulk) {
+        *self.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Some(bulk);
     }
 }
 
@@ -114,12 +126,18 @@ impl XdpInterface {
         } else {
             Some(local_addresses()?.into_iter().collect())
         };
+        let bulk = if device.loopback {
+            bulk_way(&mut program, &device)
+        } else {
+            None
+        };
         let maps = WithCard::if_pinned(Box::new(program.maps), &device.name, device.queues);
         let steering = Steering::new(maps, addresses);
         let attached = Attached {
             sockets: Mutex::new(program.sockets),
             device,
             generic,
+            bulk: Mutex::new(bulk),
             _link: link,
             settings: Mutex::new(settings),
         };
@@ -249,6 +267,21 @@ impl XdpInterface {
     pub fn is_generic(&self) -> bool {
         self.attached.generic
     }
+}
+
+/// A matter of speed: without it large frames go the way of all others.
+fn bulk_way(program: &mut Program, device: &NetDevice) -> Option<Bulk> {
+    program
+        .attach_bypass(device.ifindex)
+        .and_then(|(map, link)| Bulk::new(map, link))
+        .inspect_err(|error| {
+            tracing::info!(
+                interface = device.name,
+                %error,
+                "bulk from kernel sockets takes the slower of two ways, through AF_XDP (the faster needs Linux 6.6, its BTF and TAPs)"
+            );
+        })
+        .ok()
 }
 
 /// Another program, in this mode (`EBUSY`) or the other (`EEXIST`), is attached.

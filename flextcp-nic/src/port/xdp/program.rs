@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{BtfError, Ebpf, EbpfError, EbpfLoader};
 
 use super::mapping::Mapping;
 use super::single::Singles;
@@ -17,6 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/steer.o");
 
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_EGRESS: u32 = 47;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
@@ -25,6 +26,8 @@ pub(super) struct Program {
     pub(super) ebpf: Ebpf,
     pub(super) sockets: XskMap<MapData>,
     pub(super) maps: KernelMaps,
+    /// Maps that are only mapped: a program that is still to be loaded names their descriptors.
+    _mapped: [aya::maps::Map; 2],
 }
 
 /// Loads the program.
@@ -38,7 +41,6 @@ pub(super) fn load() -> io::Result<Program> {
             .ok_or_else(|| io::Error::other("steer.o lacks a map"))
     };
     let sockets = XskMap::try_from(map("SOCKETS")?).map_err(from_map)?;
-    // Their descriptors are named in the program until it is loaded; then the mappings keep them.
     let (singles, ports) = (map("SINGLE")?, map("PORTS")?);
     let maps = KernelMaps {
         owned: HashMap::try_from(map("OWNED")?).map_err(from_map)?,
@@ -57,6 +59,7 @@ pub(super) fn load() -> io::Result<Program> {
         ebpf,
         sockets,
         maps,
+        _mapped: [singles, ports],
     })
 }
 
@@ -86,12 +89,39 @@ impl Program {
         } else {
             XDP_FLAGS_DRV_MODE
         };
-        link(fd.as_fd(), ifindex, flags)
+        link(fd.as_fd(), ifindex, BPF_XDP, flags)
+    }
+
+    /// Loads `bypass` and attaches it, closed, to what leaves an interface, by such a link too. Returns the map that opens
+    /// it, and the link.
+    ///
+    /// # Errors
+    /// `EINVAL` before Linux 6.6, which has no such links; the verifier's, where the kernel does not tell its types
+    /// (`CONFIG_DEBUG_INFO_BTF`).
+    pub(super) fn attach_bypass(&mut self, ifindex: u32) -> io::Result<(Mapping, OwnedFd)> {
+        let map = self
+            .ebpf
+            .map("BULK")
+            .ok_or_else(|| io::Error::other("steer.o lacks a map"))?;
+        let map = mapped::<[u64; 2]>(map, 1)?;
+        let program: &mut SchedClassifier = self
+            .ebpf
+            .program_mut("bypass")
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| io::Error::other("steer.o lacks its program for bulk"))?;
+        program.load().map_err(from_program)?;
+        let fd = program.fd().map_err(from_program)?;
+        Ok((map, link(fd.as_fd(), ifindex, BPF_TCX_EGRESS, 0)?))
     }
 }
 
 /// aya's own attach falls back to netlink, which leaves the program behind when the process is killed.
-fn link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+fn link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     /// `union bpf_attr`, its `link_create` part and zeroes.
     #[repr(C)]
     struct LinkCreate {
@@ -104,7 +134,7 @@ fn link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd
     let mut attr = LinkCreate {
         prog_fd: program.as_raw_fd().cast_unsigned(),
         target_ifindex: ifindex,
-        attach_type: BPF_XDP,
+        attach_type,
         flags,
         rest: [0; 6],
     };
@@ -231,6 +261,7 @@ pub(super) fn from_ebpf(error: EbpfError) -> io::Error {
     match error {
         EbpfError::MapError(error) => from_map(error),
         EbpfError::ProgramError(error) => from_program(error),
+        EbpfError::BtfError(BtfError::LoadError { io_error, .. }) => io_error,
         error => io::Error::other(error),
     }
 }

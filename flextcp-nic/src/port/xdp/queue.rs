@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
+use super::bulk::Bulk;
 use super::interface::Attached;
 use super::packet::{PacketSocket, Refused};
 use super::socket::{Kick, Socket};
@@ -36,6 +37,8 @@ pub struct XdpPort {
     wake: Wake,
     /// For frames that do not fit a chunk; `None` where the kernel gives none.
     packet: Option<PacketSocket>,
+    /// For large frames of the sockets on `lo`; `None` elsewhere.
+    bulk: Option<Bulk>,
     info: PortInfo,
     checksum: RxChecksum,
     counters: PortCounters,
@@ -56,10 +59,16 @@ impl XdpPort {
         queue: u32,
     ) -> io::Result<Self> {
         let counters = PortCounters::default();
+        let wake = Wake::new()?;
+        let bulk = attached.take_bulk();
+        if let Some(bulk) = &bulk {
+            bulk.open();
+        }
         Ok(Self {
             socket,
-            wake: Wake::new()?,
+            wake,
             packet,
+            bulk,
             info,
             checksum,
             counters,
@@ -161,6 +170,11 @@ impl XdpPort {
     }
 }
 
+/// What frames come from.
+fn sources<'a>(socket: &'a Socket, bulk: Option<&'a Bulk>) -> impl Iterator<Item = BorrowedFd<'a>> {
+    std::iter::once(socket.as_fd()).chain(bulk.map(Bulk::as_fd))
+}
+
 impl Port for XdpPort {
     fn info(&self) -> &PortInfo {
         &self.info
@@ -168,16 +182,22 @@ impl Port for XdpPort {
 
     fn receive(
         &mut self,
-        _now: Instant,
+        now: Instant,
         budget: usize,
         sink: &mut dyn FnMut(RxFrame<'_>),
     ) -> io::Result<usize> {
-        self.wake.disarm(self.socket.as_fd())?;
+        self.wake
+            .disarm(sources(&self.socket, self.bulk.as_ref()))?;
+        // Small frames before the large ones that followed them, but those must have their turn.
+        let share = match &self.bulk {
+            Some(bulk) if bulk.waits() => budget.div_ceil(2),
+            _ => budget,
+        };
         let mut frames = 0;
         let mut unfilled = 0;
         self.socket.chunks.saw(self.socket.rx.refresh());
         unfilled += self.socket.chunks.top_up(&mut self.socket.fill);
-        while frames < budget {
+        while frames < share {
             let Some(count) = self.next_frame() else {
                 break;
             };
@@ -238,6 +258,16 @@ impl Port for XdpPort {
         }
         if unfilled > 0 {
             self.socket.fill.submit();
+        }
+        if let Some(bulk) = &mut self.bulk {
+            while frames < budget
+                && let Some(frame) = bulk.receive(now)
+            {
+                self.counters.rx_frames += 1;
+                self.counters.rx_bytes += frame.head.len() as u64;
+                sink(frame);
+                frames += 1;
+            }
         }
         if self.socket.zero_copy && self.socket.fill.needs_wakeup() {
             self.counters.kicks += 1;
@@ -335,11 +365,11 @@ impl Port for XdpPort {
                 return Ok(false);
             }
         }
-        self.wake.arm(self.socket.as_fd())?;
+        self.wake.arm(sources(&self.socket, self.bulk.as_ref()))?;
         // The kernel publishes a frame before it wakes the descriptor, and wakes it at every publication: what
         // this look does not see wakes, level- or edge-triggered.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        Ok(self.socket.rx.refresh() == 0)
+        Ok(self.socket.rx.refresh() == 0 && !self.bulk.as_ref().is_some_and(Bulk::waits))
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -359,5 +389,9 @@ impl Port for XdpPort {
 impl Drop for XdpPort {
     fn drop(&mut self) {
         self.attached.unbind(self.queue);
+        if let Some(bulk) = self.bulk.take() {
+            bulk.close();
+            self.attached.put_bulk_back(bulk);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod frames;
 
+mod bulk;
 mod offload;
 mod ports;
 mod steer;

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll;
 
-/// An epoll that watches the AF_XDP socket only while the port is armed.
+/// An epoll that watches what frames come from only while the port is armed.
 ///
 /// Every frame wakes those who wait on its socket, and an epoll always waits: a busy port would pay for
-/// wake-ups that nobody needs. So the reactor's epoll watches this one, and this one the socket.
+/// wake-ups that nobody needs. So the reactor's epoll watches this one, and this one the sockets.
 #[derive(Debug)]
 pub(super) struct Wake {
     epoll: OwnedFd,
@@ -25,26 +25,36 @@ impl Wake {
         })
     }
 
-    /// Becomes readable at the next frame, or now if one waits.
+    /// Becomes readable at the next frame of one of `sources`, or now if one waits.
     ///
     /// # Errors
     /// Out of kernel memory.
-    pub(super) fn arm(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn arm<'a>(
+        &mut self,
+        sources: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<()> {
         if !self.armed {
-            let data = epoll::EventData::new_u64(0);
-            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)?;
+            for source in sources {
+                let data = epoll::EventData::new_u64(0);
+                epoll::add(&self.epoll, source, data, epoll::EventFlags::IN)?;
+            }
             self.armed = true;
         }
         Ok(())
     }
 
-    /// Frames wake nobody any more.
+    /// Frames of the same `sources` wake nobody any more.
     ///
     /// # Errors
     /// None that the caller caused.
-    pub(super) fn disarm(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn disarm<'a>(
+        &mut self,
+        sources: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<()> {
         if self.armed {
-            epoll::delete(&self.epoll, socket)?;
+            for source in sources {
+                epoll::delete(&self.epoll, source)?;
+            }
             self.armed = false;
         }
         Ok(())
