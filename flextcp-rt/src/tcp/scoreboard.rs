@@ -113,6 +113,11 @@ impl Scoreboard {
             .all(|s| !s.retransmitted && s.start.at_or_after(start) && s.end.at_or_before(end))
     }
 
+    /// Whether the peer is not known to hold something that was sent again.
+    pub(super) fn holds_retransmissions(&self) -> bool {
+        self.segments.iter().any(|s| s.retransmitted && !s.sacked)
+    }
+
     pub(super) const fn lost_bytes(&self) -> u32 {
         self.lost_bytes
     }

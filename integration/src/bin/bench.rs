@@ -71,7 +71,7 @@ struct Options {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// Rounds at once, on paths of their own (path)
+    /// Rounds at once, on paths of their own (path; not where flows share one)
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: u8,
     /// Exit with an error when a target is missed

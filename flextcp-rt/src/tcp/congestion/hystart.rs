@@ -2,9 +2,10 @@
 //!
 //! The RFC thinks of a sender that is clocked by acknowledgments, whose bursts meet the queue at the start of a round trip.
 //! Ours is paced, and meets it late in one: so any eight round-trip times in a row count, not only a round's first, and only a
-//! whole round of short ones tells that long ones were jitter. As in Linux's HyStart acknowledgments that come over most of
-//! a round trip tell that the path is full. They, with long round trips, or a queue that goes on growing, end conservative
-//! slow start before its five rounds are over, which would overflow one of a bandwidth-delay product.
+//! whole round of short ones tells that long ones were jitter. As in Linux's HyStart acknowledgments that come over a whole
+//! round trip tell that the path is full, and windows of a few segments tell nothing. Later acknowledgments over most of one
+//! with long round trips, or a queue that goes on growing, end conservative slow start before its five rounds are over, which
+//! would overflow one of a bandwidth-delay product.
 
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u32 = 8;
 const CSS_GROWTH_DIVISOR: u32 = 4;
 const CSS_ROUNDS: u32 = 5;
+/// Segments below which slow start goes on whatever the round trips: a path that has no room for them is rare, and one held up
+/// for a moment is not (Linux's `hystart_low_window`).
+const LOW_WINDOW: u32 = 16;
 /// Acknowledgments further apart belong to different trains (Linux's `hystart_ack_delta_us`), unless that is less than a
 /// sixteenth of a round trip.
 const TRAIN_GAP: Duration = Duration::from_millis(2);
@@ -85,14 +89,15 @@ impl HyStart {
         let recent = recent.max(sample.rtt_at_least);
         let is_long = |than: Duration| recent.is_some_and(|rtt| rtt >= than);
         // At twice the window in a round trip, what was sent in the last one is acknowledged within half of one, unless the
-        // path takes longer for it. A program that writes slowly looks the same, but finds no queue.
-        let most = min_rtt / 4 * 3;
+        // path takes longer for it, or pacing held it back for half of one more (as Linux has it). A program that writes
+        // slowly looks the same, but finds no queue.
         let takes = |time: Duration| min_rtt >= LEAST_PACED_RTT && train >= time;
         match &mut self.stage {
+            Stage::SlowStart if window.cwnd < LOW_WINDOW * window.mss => {}
             Stage::SlowStart => {
                 if let Some(rtt) = recent.filter(|&rtt| rtt >= last + threshold) {
                     self.slow_down(rtt);
-                } else if takes(most) {
+                } else if takes(min_rtt) {
                     self.slow_down(last + threshold);
                 }
             }
@@ -103,7 +108,7 @@ impl HyStart {
             } => {
                 *long |= is_long(*baseline);
                 let first = *rounds == 0;
-                let full = takes(if first { min_rtt } else { most });
+                let full = takes(if first { min_rtt } else { min_rtt / 4 * 3 });
                 if *long && full || !first && is_long(*baseline + threshold) {
                     self.finish(window);
                 }
@@ -254,11 +259,11 @@ mod tests {
         assert_eq!(hystart.growth(1000), 250);
     }
 
-    /// A round in which acknowledgments come every `gap` for 32 ms, the last of them with round trips of `late`; returns
+    /// A round in which acknowledgments come every `gap` for 40 ms, the last of them with round trips of `late`; returns
     /// the growth before its last.
     fn train(hystart: &mut HyStart, window: &mut Window, gap: usize, late: u64) -> u32 {
         let mut growth = 0;
-        for millis in (0..=32).step_by(gap) {
+        for millis in (0..=40).step_by(gap) {
             growth = hystart.growth(1000);
             let rtt = if millis > 20 { late } else { 40 };
             let sample = AckSample {
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgments_over_most_of_a_round_trip_slow_it_down() {
+    fn acknowledgments_over_a_round_trip_slow_it_down() {
         for (gap, slow) in [(1, 250), (4, 1000)] {
             let (mut hystart, mut window) = (HyStart::default(), window());
             round(&mut hystart, &mut window, 40, 8);
@@ -320,6 +325,18 @@ mod tests {
         assert_eq!(hystart.growth(1000), 250, "a round has to be over");
         round(&mut hystart, &mut window, 40, 8);
         assert_eq!(hystart.growth(1000), 1000);
+    }
+
+    #[test]
+    fn a_small_window_is_not_held_back() {
+        for (segments, slow) in [(15, 1000), (16, 250)] {
+            let (mut hystart, mut window) = (HyStart::default(), window());
+            window.cwnd = segments * window.mss;
+            round(&mut hystart, &mut window, 40, 8);
+            train(&mut hystart, &mut window, 1, 44);
+            assert_eq!(hystart.growth(1000), slow);
+            assert!(window.ssthresh > window.cwnd);
+        }
     }
 
     #[test]

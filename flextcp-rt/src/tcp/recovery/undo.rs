@@ -18,6 +18,8 @@ pub(in crate::tcp) struct Undo {
     unreported: Option<u32>,
     /// TSval of the first retransmission.
     first_ts: Option<u32>,
+    /// Something in flight, as a tail loss probe, had been sent again before it began.
+    resent_before: bool,
 }
 
 impl Undo {
@@ -43,10 +45,13 @@ impl Undo {
         self.unreported == Some(0)
     }
 
-    /// Whether an acknowledgment echoes a timestamp from before the first retransmission (RFC 3522, section 3.2).
+    /// Whether an acknowledgment of what was taken as lost answers its first transmission: it echoes a timestamp from before the
+    /// first retransmission (RFC 3522, section 3.2), or there was none, as pacing held it back (Linux's
+    /// `tcp_packet_delayed`).
     fn original_answered(&self, ts_ecr: Option<u32>) -> bool {
-        match (self.first_ts, ts_ecr) {
-            (Some(first), Some(ecr)) => SeqNum(ecr).before(SeqNum(first)),
+        match (self.unreported, self.first_ts, ts_ecr) {
+            (None, ..) => !self.resent_before,
+            (_, Some(first), Some(ecr)) => SeqNum(ecr).before(SeqNum(first)),
             _ => false,
         }
     }
@@ -62,6 +67,7 @@ impl Conn {
             ssthresh: window.ssthresh,
             unreported: None,
             first_ts: None,
+            resent_before: self.board.holds_retransmissions(),
         });
     }
 
@@ -100,5 +106,32 @@ impl Conn {
         self.recovery.dup_acks = 0;
         self.backoff = 0;
         self.retransmits = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undo(resent_before: bool) -> Undo {
+        Undo {
+            una: SeqNum(0),
+            cwnd: 10,
+            ssthresh: 10,
+            unreported: None,
+            first_ts: None,
+            resent_before,
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_again_answers_for_itself() {
+        assert!(undo(false).original_answered(None));
+        assert!(!undo(true).original_answered(None), "the probe may have");
+        let mut resent = undo(false);
+        resent.retransmitted(Some(7));
+        assert!(!resent.original_answered(None));
+        assert!(!resent.original_answered(Some(7)));
+        assert!(resent.original_answered(Some(6)));
     }
 }
