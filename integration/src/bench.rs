@@ -164,6 +164,8 @@ pub struct Case {
     pub place: Place,
     /// Which ends are ours.
     pub ours: Ends,
+    /// Congestion control of the kernel's sockets; the system's default without.
+    pub congestion: Option<&'static str>,
     /// On our side an idle server of ours has the interface too.
     pub beside_ours: bool,
     /// Where the kernel runs.
@@ -196,6 +198,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric,
                 place,
                 ours,
+                congestion: None,
                 beside_ours: false,
                 kernel_place: place,
                 target: Some(target),
@@ -246,6 +249,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric: Metric::Throughput,
                 place,
                 ours,
+                congestion: None,
                 beside_ours: false,
                 kernel_place,
                 target: Some(Target::AtLeast(target)),
@@ -254,7 +258,28 @@ pub fn cases(suite: Suite) -> Vec<Case> {
             let (lo, both, server) = (Place::Loopback, Ends::OURS, Ends::OUR_SERVER);
             // Ours makes its own segments; its link is the same with segmentation offload and without.
             let (plain, offload) = (VETH_NO_SEGMENTATION, VETH);
+            // Linux's own default, which is not every system's.
+            let cubic = |case| Case {
+                congestion: Some("cubic"),
+                ..case
+            };
             vec![
+                cubic(case(
+                    "lo, kernel client (CUBIC) to our server",
+                    Upload,
+                    lo,
+                    server,
+                    lo,
+                    1.0,
+                )),
+                cubic(case(
+                    "lo, kernel server (CUBIC) to our client",
+                    Download,
+                    lo,
+                    Ends::OUR_CLIENT,
+                    lo,
+                    1.0,
+                )),
                 case(
                     "lo, kernel client to our server",
                     Upload,
@@ -305,6 +330,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric,
                 place: Place::Loopback,
                 ours: Ends::KERNEL,
+                congestion: None,
                 beside_ours: true,
                 kernel_place: Place::Loopback,
                 target: None,
@@ -332,6 +358,7 @@ pub fn cases(suite: Suite) -> Vec<Case> {
                 metric: Metric::Connections,
                 place,
                 ours,
+                congestion: None,
                 beside_ours: false,
                 kernel_place: place,
                 target: Some(Target::AtLeast(1.3)),

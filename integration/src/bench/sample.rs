@@ -89,13 +89,19 @@ pub fn take(program: &Path, case: &Case, side: StackKind, measure: Duration) -> 
             .env(STATS_FILE, &stats);
     };
 
+    let congestion = |stack: StackKind| {
+        let name = case.congestion.filter(|_| stack == StackKind::Kernel);
+        name.into_iter().flat_map(|name| ["--congestion", name])
+    };
+
     let listen = SocketAddr::new(net.server_ip(), 0);
     let serve = |stack: StackKind| -> io::Result<(Process, SocketAddr)> {
         let mut command = net.server().command(program);
         command
             .args(["peer", "serve", "--stack", stack.name()])
             .args(["--listen", &listen.to_string()])
-            .args(["--cpu", &server_cpu.to_string()]);
+            .args(["--cpu", &server_cpu.to_string()])
+            .args(congestion(stack));
         environment(&mut command);
         let mut server = Process::spawn(command)?;
         let address = server.wait_line(START, "the server to listen", |line| {
@@ -123,7 +129,8 @@ pub fn take(program: &Path, case: &Case, side: StackKind, measure: Duration) -> 
             &measure.as_millis().to_string(),
             "--cpu",
             &client_cpu.to_string(),
-        ]);
+        ])
+        .args(congestion(ends.client));
     environment(&mut command);
     let client = Process::spawn(command)?.finish(measure * 3 + Duration::from_secs(30));
     let client = client.map_err(|error| {
