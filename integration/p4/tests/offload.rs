@@ -77,8 +77,13 @@ fn load(name: &str) -> Card {
         .join("../../flextcp-nic/bpf")
         .join(name);
     let object = Object::parse(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(object.functions.len(), 1, "one program, no subprograms");
-    let function = object.functions.values().next().unwrap();
+    let programs = object.programs.len();
+    assert_eq!(object.functions.len(), programs, "no subprograms");
+    // `steer.o` has another for the kernel, which runs before XDP.
+    let mut functions = object.functions.values();
+    let function = functions
+        .find(|of| of.name.starts_with("steer"))
+        .expect("the program's name");
     let instructions = function
         .instructions
         .iter()
