@@ -9,13 +9,12 @@
 // On lo a second program looks at frames before they are sent, and takes bulk around XDP: see bypass().
 
 #include "segment.h"
-#include <bpf/bpf_core_read.h>
 
 #define MAX_QUEUES 256
 #define MAX_OWNED 65536
 #define MAX_EXCLUDED 65536
 
-// On lo, frames of a socket that sent one of so many bytes in this or the last tick but one are bulk.
+// On lo, frames of a socket that sent one of so many bytes no more than so many ticks ago are bulk.
 #define LARGE_FRAME 8192
 #define BULK_TICKS 2
 #define BULK_SOCKETS 4096
