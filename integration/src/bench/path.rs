@@ -157,14 +157,23 @@ pub const DCTCP_QUEUE: std::ops::RangeInclusive<f64> = 0.25..=1.5;
 /// The part of the capacity that BBR has to fill at 1 % loss.
 pub const BBR_FILL: Target = Target::AtLeast(0.9);
 
-/// The path on which two flows share a bottleneck.
-pub fn sharing(seed: u64) -> ImpairConfig {
-    Cell {
+/// The path on which two flows share a bottleneck. Without jitter a drop-tail queue that sends a packet every 121 µs lets
+/// the phase of two ACK clocks decide who loses, all the time the same: whoever's segments come 100 µs later finds a place free.
+/// What other traffic does to real queues, a random delay of up to one packet's time does here (Floyd and Jacobson, On Traffic
+/// Phase Effects in Packet-Switched Gateways, section 3.2).
+pub fn sharing(jitter: bool, seed: u64) -> ImpairConfig {
+    let mut config = Cell {
         rtt: 20,
         trouble: "",
         name: "",
     }
-    .config(seed)
+    .config(seed);
+    if jitter {
+        let packet = Duration::from_secs_f64(FRAME * 8.0 / RATE as f64);
+        config.tx.jitter = packet;
+        config.rx.jitter = packet;
+    }
+    config
 }
 
 /// Packets from which on the path for DCTCP marks: a bandwidth-delay product (RFC 8257, section 4.1, wants a seventh

@@ -47,10 +47,13 @@ impl Bench<'_> {
         }
         let mut checks = Vec::new();
         if "sharing".contains(self.only) {
-            checks.push(self.sharing("ours", StackKind::Flex)?);
+            checks.push(self.sharing("ours", StackKind::Flex, true)?);
+        }
+        if "phase".contains(self.only) {
+            checks.push(self.sharing("ours", StackKind::Flex, false)?);
         }
         if "baseline".contains(self.only) {
-            checks.push(self.sharing("one Linux CUBIC flow", StackKind::Kernel)?);
+            checks.push(self.sharing("one Linux CUBIC flow", StackKind::Kernel, true)?);
         }
         if "dctcp".contains(self.only) {
             checks.extend(self.dctcp()?);
@@ -149,7 +152,7 @@ impl Bench<'_> {
     }
 
     /// What a flow of `stack` gets beside one of Linux.
-    fn sharing(&self, whose: &str, stack: StackKind) -> io::Result<Check> {
+    fn sharing(&self, whose: &str, stack: StackKind, jitter: bool) -> io::Result<Check> {
         let length = Duration::from_secs(if self.quick { 5 } else { 60 });
         // One at a time: with more paths than cores our process waits for one and sends in bursts, while the kernel's timers
         // and interrupts do not.
@@ -165,14 +168,15 @@ impl Bench<'_> {
             if its == 1 {
                 flows.reverse();
             }
-            let config = sharing(SEED + round as u64);
+            let config = sharing(jitter, SEED + round as u64);
             let run = self.measure("sharing", &config, &flows, length)?;
             let of = |flow: usize| run.transfers[flow].goodput;
             Ok(of(its) / (of(0) + of(1)).max(f64::MIN_POSITIVE))
         })?;
         let name = format!(
-            "share of {whose} beside one Linux CUBIC flow, 20 ms, {} s",
-            length.as_secs()
+            "share of {whose} beside one Linux CUBIC flow, 20 ms, {} s{}",
+            length.as_secs(),
+            if jitter { "" } else { ", without jitter" },
         );
         Ok(Check::share(name, shares))
     }
