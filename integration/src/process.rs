@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -137,6 +138,14 @@ impl Process {
         }
     }
 
+    /// Waits until it tells the address that it listens on, as the servers here do: the first one, if there are several.
+    ///
+    /// # Errors
+    /// As of [`Self::wait_line`].
+    pub fn wait_listening(&mut self, limit: Duration) -> io::Result<SocketAddr> {
+        self.wait_line(limit, "the server to listen", listening_on)
+    }
+
     /// Writes a line to its standard input.
     ///
     /// # Errors
@@ -270,6 +279,14 @@ pub fn run(command: Command, limit: Duration) -> io::Result<Finished> {
     Process::spawn(command)?.finish(limit)
 }
 
+/// The address in a line such as `http: listening on 127.0.0.1:8080 over FlexTCP`.
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on ")?;
+    let word = rest.split_whitespace().next()?;
+    let address = word.split_once("://").map_or(word, |(_, address)| address);
+    address.trim_end_matches('/').parse().ok()
+}
+
 #[derive(Debug, Clone, Default)]
 struct Lines(Arc<Mutex<LinesState>>);
 
@@ -315,5 +332,19 @@ impl Lines {
 
     fn text(&self) -> String {
         self.state().lines.concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_in_the_first_line() {
+        let line = "http: listening on [::1]:8080 over FlexTCP\n";
+        assert_eq!(listening_on(line), "[::1]:8080".parse().ok());
+        let line = "http: listening on https://10.0.0.1:1 https://[::1]:2 over kernel sockets\n";
+        assert_eq!(listening_on(line), "10.0.0.1:1".parse().ok());
+        assert_eq!(listening_on("nothing"), None);
     }
 }

@@ -129,7 +129,7 @@ impl Server {
             .env("FLEXTCP_INTERFACES", options.device)
             .envs(options.env.iter().map(|(key, value)| (key, value)));
         let mut process = Process::spawn(command)?;
-        let address = process.wait_line(START, "the server to listen", listening_on)?;
+        let address = process.wait_listening(START)?;
         Ok(Self {
             process,
             address,
@@ -142,14 +142,6 @@ impl Server {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}{path}", self.address)
     }
-}
-
-/// The address in a line such as `http: listening on 127.0.0.1:8080 over FlexTCP`.
-fn listening_on(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on ")?;
-    let word = rest.split_whitespace().next()?;
-    let address = word.split_once("://").map_or(word, |(_, address)| address);
-    address.trim_end_matches('/').parse().ok()
 }
 
 /// Runs a third-party client inside `namespace` to a successful end.
@@ -178,18 +170,4 @@ pub fn client<'a>(
     Err(io::Error::other(format!(
         "{text}: {status}\n{stdout}{stderr}"
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_is_found_in_the_first_line() {
-        let line = "http: listening on [::1]:8080 over FlexTCP\n";
-        assert_eq!(listening_on(line), "[::1]:8080".parse().ok());
-        let line = "http: listening on https://10.0.0.1:1 https://[::1]:2 over kernel sockets\n";
-        assert_eq!(listening_on(line), "10.0.0.1:1".parse().ok());
-        assert_eq!(listening_on("nothing"), None);
-    }
 }

@@ -203,11 +203,7 @@ impl Scene {
             .env("MALLOC_MMAP_THRESHOLD_", "65536")
             .env(STATS_FILE, stats.path());
         let mut server = Process::spawn(server).unwrap();
-        let address: SocketAddr = server
-            .wait_line(LIMIT, "the server to listen", |line| {
-                line.strip_prefix("listening on ")?.trim().parse().ok()
-            })
-            .unwrap();
+        let address = server.wait_listening(LIMIT).unwrap();
         let mut load = path.a.command(bench);
         load.args(["peer", "load", "--stack", "kernel", "--work", "upload"])
             .args(["--server", &address.to_string(), "--connections", "2"])

@@ -35,11 +35,7 @@ fn serve(namespace: &Namespace, device: &str, stack: StackKind, listen: SocketAd
 }
 
 fn address_of(server: &mut Process) -> SocketAddr {
-    server
-        .wait_line(START, "the server to listen", |line| {
-            line.strip_prefix("listening on ")?.trim().parse().ok()
-        })
-        .unwrap()
+    server.wait_listening(START).unwrap()
 }
 
 #[test]
@@ -553,12 +549,7 @@ fn a_tap_handed_to_an_ordinary_user_serves_curl_and_wrk() {
         .env("FLEXTCP_TAP_ADDR", "10.88.0.2/24")
         .env("FLEXTCP_FALLBACK", "deny");
     let mut process = Process::spawn(command).unwrap();
-    process
-        .wait_line(START, "the server to listen", |line| {
-            line.contains("listening on").then_some(())
-        })
-        .unwrap();
-    let address = SocketAddr::from(([10, 88, 0, 2], 8080));
+    let address = process.wait_listening(START).unwrap();
     let server = Server {
         process,
         address,

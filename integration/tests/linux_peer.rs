@@ -83,11 +83,9 @@ fn exchange(test: &str, offload: &str, family: Family, impaired: bool) {
             &["--listen", &listen],
         );
         let address = server
-            .wait_line(Duration::from_secs(20), "the server to listen", |line| {
-                line.strip_prefix("listening on ")
-                    .map(|address| address.trim().to_owned())
-            })
-            .unwrap();
+            .wait_listening(Duration::from_secs(20))
+            .unwrap()
+            .to_string();
         let args = [
             "--work",
             "exchange",

@@ -51,12 +51,7 @@ fn load(path: &Path, work: &str, v6: bool, args: &[&str]) -> Outcome {
     let mut command = path.b.command(bench);
     command.args(["peer", "serve", "--stack", "kernel", "--listen", &listen]);
     let mut server = Process::spawn(command).unwrap();
-    let address = server
-        .wait_line(LIMIT, "the server to listen", |line| {
-            line.strip_prefix("listening on ")
-                .map(|address| address.trim().to_owned())
-        })
-        .unwrap();
+    let address = server.wait_listening(LIMIT).unwrap().to_string();
     let mut command = path.a.command(bench);
     command
         .args(["peer", "load", "--stack", "kernel", "--work", work])

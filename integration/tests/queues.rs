@@ -36,11 +36,7 @@ impl Peer {
     }
 
     fn address(&mut self) -> SocketAddr {
-        self.process
-            .wait_line(START, "the server to listen", |line| {
-                line.strip_prefix("listening on ")?.trim().parse().ok()
-            })
-            .unwrap()
+        self.process.wait_listening(START).unwrap()
     }
 
     /// Its counters at its end.

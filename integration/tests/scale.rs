@@ -29,13 +29,8 @@ fn serve(place: &Place) -> (Process, String, NamedTempFile) {
         &listen,
     ]);
     let mut server = Process::spawn(command).unwrap();
-    let address = server
-        .wait_line(Duration::from_secs(20), "the server to listen", |line| {
-            line.strip_prefix("listening on ")
-                .map(|address| address.trim().to_owned())
-        })
-        .unwrap();
-    (server, address, stats)
+    let address = server.wait_listening(Duration::from_secs(20)).unwrap();
+    (server, address.to_string(), stats)
 }
 
 /// Stops the server; all `connections` must have been on its NIC.

@@ -104,12 +104,7 @@ pub fn take(program: &Path, case: &Case, side: StackKind, measure: Duration) -> 
             .args(congestion(stack));
         environment(&mut command);
         let mut server = Process::spawn(command)?;
-        let address = server.wait_line(START, "the server to listen", |line| {
-            line.strip_prefix("listening on ")?
-                .trim()
-                .parse::<SocketAddr>()
-                .ok()
-        })?;
+        let address = server.wait_listening(START)?;
         Ok((server, address))
     };
     let beside = if case.beside_ours && side == StackKind::Flex {

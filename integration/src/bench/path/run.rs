@@ -95,12 +95,7 @@ pub fn run(
             .args(["--listen", &listen]);
         environment(&mut command, flow.sender, index);
         let mut server = Process::spawn(command)?;
-        let address = server.wait_line(START, "the server to listen", |line| {
-            line.strip_prefix("listening on ")?
-                .trim()
-                .parse::<SocketAddr>()
-                .ok()
-        })?;
+        let address = server.wait_listening(START)?;
         servers.push((server, address));
     }
     let mut clients = Vec::new();
