@@ -57,6 +57,27 @@ impl Instant {
     }
 }
 
+/// A time as people write it: a number with `ns`, `us`, `ms`, `s`, `min` or `h`, or a number of `bare` alone, where there is such.
+///
+/// `None` for all else, and for what a [`Duration`] does not hold.
+pub fn parse_duration(text: &str, bare: Option<Duration>) -> Option<Duration> {
+    let text = text.trim();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
+    let unit = match unit.trim_start() {
+        "ns" => Duration::from_nanos(1),
+        "us" | "µs" => Duration::from_micros(1),
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "min" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3_600),
+        "" => bare?,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok()?;
+    Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok()
+}
+
 /// The earlier of two deadlines, either of which may not be set.
 #[inline]
 pub fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
@@ -106,6 +127,30 @@ impl Sub for Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_numbers_with_a_unit() {
+        for (text, nanos) in [
+            ("20ns", 20),
+            ("50us", 50_000),
+            ("1.5µs", 1_500),
+            (" 500 ms ", 500_000_000),
+            ("10s", 10_000_000_000),
+            ("2min", 120_000_000_000),
+            ("0.5h", 1_800_000_000_000),
+            ("7", 7_000_000),
+        ] {
+            let time = parse_duration(text, Some(Duration::from_millis(1)));
+            assert_eq!(time, Some(Duration::from_nanos(nanos)), "{text:?}");
+        }
+        assert_eq!(parse_duration("7", None), None);
+        for wrong in ["", "s", "-1s", "1 year", "1s2", "1e9", "..", "nan", "inf"] {
+            let time = parse_duration(wrong, Some(Duration::from_secs(1)));
+            assert_eq!(time, None, "{wrong:?}");
+        }
+        let longest = format!("{}s", u64::MAX);
+        assert_eq!(parse_duration(&longest, None), None, "{longest}");
+    }
 
     #[test]
     fn a_deadline_that_is_not_set_is_not_the_earlier() {

@@ -18,7 +18,7 @@
 //! | `FLEXTCP_MEMORY` | `memory` | bytes for all app buffers together: `512M`, `2GiB` | `1GiB` |
 //! | `FLEXTCP_RECV_BUFFER_MAX` | `recv_buffer_max` | bytes a receive buffer may grow to, `4KiB` to `1GiB`, rounded up to a power of two | `8MiB` |
 //! | `FLEXTCP_SEND_BUFFER_MAX` | `send_buffer_max` | the same of a send buffer, which grows with the congestion window | `16MiB` |
-//! | `FLEXTCP_SPIN` | `spin` | microseconds an idle core polls before it sleeps, at most; `0` to `1000000` | `50` |
+//! | `FLEXTCP_SPIN` | `spin` | how long an idle core polls before it sleeps, at most: `50us`, `1ms`, up to `1s`; a number alone is microseconds | `50us` |
 //! | `FLEXTCP_TAP_ADDR` | `tap_addr` | our addresses on the TAP device, with prefix length, separated by commas: `10.0.0.2/24` | none |
 //! | `FLEXTCP_FILTER` | `filter` | who may connect to what we listen on: rules separated by commas, of which the first that matches decides, as in `allow 10.0.0.0/8 port 443, deny any port 443`; see [`Filter`] | all |
 //! | `FLEXTCP_IMPAIR` | `impair` | impairment of the port, for tests (`flextcp_nic::port::impair` parses it) | none |

@@ -106,8 +106,8 @@ const KEYS: &[Key] = &[
     key!(
         spin,
         parse::spin,
-        "microseconds an idle core polls before it sleeps, at most; `0` to `1000000`",
-        "`50`"
+        "how long an idle core polls before it sleeps, at most: `50us`, `1ms`, up to `1s`; a number alone is microseconds",
+        "`50us`"
     ),
     key!(
         tap_addr,

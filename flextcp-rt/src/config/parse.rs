@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flextcp_nic::time::parse_duration;
+
 use super::{
     Congestion, Ecn, Fallback, Filter, InterfaceAddr, Interfaces, NicChoice, Offload, XdpMode,
 };
@@ -13,6 +15,9 @@ type Parsed<T> = Result<T, String>;
 /// Least and largest maximum of a ring: a page, and what a window scale of 14 can advertise.
 const BUFFER_MIN: u32 = 4 << 10;
 const BUFFER_LARGEST: u32 = 1 << 30;
+
+/// Longer than this nobody polls in vain.
+const SPIN_LONGEST: Duration = Duration::from_secs(1);
 
 /// `IFNAMSIZ` without its terminator.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -183,12 +188,11 @@ pub(super) fn buffer_max(value: &str) -> Parsed<u32> {
 }
 
 pub(super) fn spin(value: &str) -> Parsed<Duration> {
-    value
-        .parse::<u64>()
-        .ok()
-        .filter(|micros| *micros <= 1_000_000)
-        .map(Duration::from_micros)
-        .ok_or_else(|| "use a number of microseconds from 0 to 1000000".to_owned())
+    parse_duration(value, Some(Duration::from_micros(1)))
+        .filter(|time| *time <= SPIN_LONGEST)
+        .ok_or_else(|| {
+            "use a time of a second at most: 50us, 1ms, 0s, or a number of microseconds".to_owned()
+        })
 }
 
 fn interface_addr(text: &str) -> Parsed<InterfaceAddr> {

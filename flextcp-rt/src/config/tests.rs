@@ -111,6 +111,17 @@ fn every_documented_value_is_taken() {
         ),
         ("SPIN", "0", changed(|c| c.spin = Duration::ZERO)),
         (
+            "SPIN",
+            "20",
+            changed(|c| c.spin = Duration::from_micros(20)),
+        ),
+        (
+            "SPIN",
+            "1.5ms",
+            changed(|c| c.spin = Duration::from_micros(1_500)),
+        ),
+        ("SPIN", "1s", changed(|c| c.spin = Duration::from_secs(1))),
+        (
             "FILTER",
             "allow 10.0.0.0/8 port 443, deny any port 443",
             changed(|c| c.filter = filter()),
@@ -165,8 +176,9 @@ fn a_wrong_value_is_named_with_its_key_and_a_fix() {
         ("MEMORY", "1M", "raise it"),
         ("RECV_BUFFER_MAX", "1K", "between 4KiB and 1GiB"),
         ("SEND_BUFFER_MAX", "8G", "between 4KiB and 1GiB"),
-        ("SPIN", "1.5", "microseconds"),
+        ("SPIN", "soon", "50us"),
         ("SPIN", "1000001", "microseconds"),
+        ("SPIN", "2s", "a second at most"),
         ("TAP_ADDR", "10.0.0.2", "prefix length"),
         ("TAP_ADDR", "10.0.0.2/33", "prefix length"),
         ("TAP_ADDR", "0.0.0.0/0", "unicast"),
@@ -195,7 +207,7 @@ fn a_wrong_value_is_named_with_its_key_and_a_fix() {
 fn a_variable_wins_over_the_file() {
     let file = "nic = 'tap:flex0'\ntap_addr = ['10.0.0.2/24', 'fd00::2/64']\nhairpin = false\nspin = 10\n\
          filter = ['allow 10.0.0.0/8 port 443', 'deny port 443']\n";
-    let vars = [("FLEXTCP_CONFIG", "flextcp.toml"), ("FLEXTCP_SPIN", "20")];
+    let vars = [("FLEXTCP_CONFIG", "flextcp.toml"), ("FLEXTCP_SPIN", "20us")];
     let vars = vars
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use flextcp_nic::port::impair::ImpairConfig;
+use flextcp_nic::time::parse_duration;
 use integration::netns::{Namespace, VethPair, is_privileged};
 use integration::path::{Direction, Path};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,10 +24,10 @@ Examples:
       20 ms and 100 Mbit/s between two new namespaces, whose names are printed
   link delay=50ms,tx.rate=10mbit,tx.queue=40,tx.loss=1% left right
       namespaces that are there already, and a path that is worse one way
-  link rate=100mbit,delay=250us,queue=700,ecn=65 --seconds 60 --json link.json --queue queue.csv
+  link rate=100mbit,delay=250us,queue=700,ecn=65 --for 60s --json link.json --queue queue.csv
       what happened, and the length of the queue every millisecond
 
-It runs until it is interrupted, --seconds are over or --stdin ends, and then tells what it did.";
+It runs until it is interrupted, the time --for is over or --stdin ends, and then tells what it did.";
 
 /// Joins two network namespaces with an emulated path. Needs root.
 ///
@@ -45,9 +46,9 @@ struct Cli {
     /// MTU of the devices, bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     mtu: u32,
-    /// End after this time
-    #[arg(long, value_name = "N")]
-    seconds: Option<u64>,
+    /// End after this time: 500ms, 60s, 2min, 1h, or a number of seconds
+    #[arg(long = "for", alias = "seconds", value_name = "TIME", value_parser = duration)]
+    length: Option<Duration>,
     /// End when standard input does
     #[arg(long)]
     stdin: bool,
@@ -57,6 +58,11 @@ struct Cli {
     /// Write the queues' lengths every millisecond as CSV
     #[arg(long, value_name = "FILE")]
     queue: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text, Some(Duration::from_secs(1)))
+        .ok_or("give a time: 500ms, 60s, 2min, 1h, or a number of seconds")
 }
 
 fn main() -> ExitCode {
@@ -122,8 +128,8 @@ async fn until_the_end(cli: &Cli) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let over = async {
-        match cli.seconds {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        match cli.length {
+            Some(length) => tokio::time::sleep(length).await,
             None => std::future::pending().await,
         }
     };

@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
+use flextcp_nic::time::parse_duration;
 use integration::sim::{
     Batch, BatchPlan, Failed, Progress, Recording, Scenario, batch, draw, run_recorded,
 };
 
 /// Between two lines of progress.
 const REPORT: Duration = Duration::from_secs(60);
+/// The longest time to play.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// Real time after which a scenario hangs; they take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Resident memory of the long mode, bytes: what is kept of a scenario is a few numbers.
@@ -20,7 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   sim                                    seeds 0 to 9,999, as CI plays them
   sim --from 10000 --scenarios 100000    other seeds
-  sim --hours 8                          new seeds for a night; stops at the first failure
+  sim --for 8h                           new seeds for a night; stops at the first failure
   sim --seed 4711                        one scenario alone: what it is, and what came of it
   sim --seed 4711 --pcapng run --svg out its frames (run.0.pcapng ...) and its plots
 
@@ -39,31 +42,37 @@ struct Args {
     /// Draw sequence numbers, windows, round-trip times and queues over time into this directory (with --seed)
     #[arg(long, value_name = "DIR", requires = "seed")]
     svg: Option<PathBuf>,
-    /// First seed of a range [default: 0; with --hours a new one each time]
+    /// First seed of a range [default: 0; with --for a new one each time]
     #[arg(long)]
     from: Option<u64>,
     /// Scenarios to play
-    #[arg(long, default_value_t = 10_000, conflicts_with = "hours")]
+    #[arg(long, default_value_t = 10_000, conflicts_with_all = ["length", "hours"])]
     scenarios: u64,
-    /// Play for so many hours, with a line of progress each minute, in memory that does not grow
-    #[arg(long, value_name = "N", value_parser = hours)]
+    /// Play for this long (30min, 8h), with a line of progress each minute, in memory that does not grow
+    #[arg(long = "for", value_name = "TIME", value_parser = length)]
+    length: Option<Duration>,
+    /// The same, where a number alone is of hours
+    #[arg(long, hide = true, value_name = "N", value_parser = hours, conflicts_with = "length")]
     hours: Option<Duration>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Stop after so many failures [default: 20; with --hours 1]
+    /// Stop after so many failures [default: 20; with --for 1]
     #[arg(long)]
     failures: Option<usize>,
 }
 
-/// A number of hours, up to a year.
-fn hours(text: &str) -> Result<Duration, String> {
-    let hours: f64 = text.parse().map_err(|_| "give a number, as in 8 or 0.5")?;
-    if hours > 0.0 && hours <= 8_760.0 {
-        Ok(Duration::from_secs_f64(hours * 3_600.0))
-    } else {
-        Err("give a time of more than nothing, and of a year at most".into())
-    }
+fn length(text: &str) -> Result<Duration, &'static str> {
+    bounded(parse_duration(text, Some(Duration::from_secs(1))))
+}
+
+fn hours(text: &str) -> Result<Duration, &'static str> {
+    bounded(parse_duration(text, Some(Duration::from_secs(3_600))))
+}
+
+fn bounded(time: Option<Duration>) -> Result<Duration, &'static str> {
+    time.filter(|time| (Duration::from_nanos(1)..=YEAR).contains(time))
+        .ok_or("give a time of more than nothing and of a year at most: 90s, 30min, 8h")
 }
 
 fn main() -> ExitCode {
@@ -113,7 +122,7 @@ fn last_seen(recording: &Recording) {
 
 fn many(args: &Args) -> ExitCode {
     let started = Instant::now();
-    let long = args.hours;
+    let long = args.length.or(args.hours);
     let (seeds, failures) = match long {
         Some(_) => {
             let from = args.from.unwrap_or_else(new_seed);

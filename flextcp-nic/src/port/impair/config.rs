@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::time::parse_duration;
+
 /// Impairments of one direction. Probabilities are per frame and independent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Impairment {
@@ -218,16 +220,7 @@ fn with_unit(value: &str) -> (&str, &str) {
 }
 
 fn duration(value: &str) -> Result<Duration, &'static str> {
-    let (number, unit) = with_unit(value);
-    let seconds = match unit {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        _ => return Err(DURATION),
-    };
-    let number = number.parse::<f64>().map_err(|_| DURATION)?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| DURATION)
+    parse_duration(value, None).ok_or(DURATION)
 }
 
 fn rate(value: &str) -> Result<u64, &'static str> {
