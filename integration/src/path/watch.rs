@@ -17,6 +17,9 @@ use flextcp_nic::wire::{Packet, TcpFlags, TcpPacket, parse};
 pub const NOWHERE: RangeInclusive<IpAddr> =
     IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0))..=IpAddr::V4(Ipv4Addr::new(198, 19, 255, 255));
 
+/// For so long a repetition is one of something that a busy machine has not acknowledged yet.
+const SLOW: Duration = Duration::from_secs(2);
+
 /// What one end of a connection sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -26,6 +29,18 @@ pub struct Sent {
     pub rst: u32,
     /// Payload bytes, retransmissions too.
     pub bytes: u64,
+    /// End of what it sent, in sequence space.
+    reach: Option<SeqNum>,
+    acked: Option<SeqNum>,
+}
+
+impl Sent {
+    /// Notes a segment that ends at `end` and acknowledges `ack`.
+    fn note_reach(&mut self, end: SeqNum, ack: Option<SeqNum>) {
+        let latest = |known: Option<SeqNum>, new: SeqNum| known.map_or(new, |it| it.latest(new));
+        self.reach = Some(latest(self.reach, end));
+        self.acked = ack.map(|ack| latest(self.acked, ack)).or(self.acked);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +49,9 @@ struct Log {
     sent: BTreeMap<(u16, usize), Sent>,
     last: Option<std::time::Instant>,
     lose_first_fin: bool,
+    swallow_repeats: bool,
+    /// How far data and FIN of each end of each connection got, and when.
+    passed: BTreeMap<(u16, usize), (SeqNum, std::time::Instant)>,
     lost: BTreeSet<(u16, usize)>,
     /// The last segment of the first end, and what the second acknowledged, by the first end's port.
     last_segment: BTreeMap<u16, TcpPacket>,
@@ -54,6 +72,12 @@ impl Watch {
         self.log().lose_first_fin = true;
     }
 
+    /// From now on what passed already does not pass again, for a while: where nothing is lost, a repetition is an accident of
+    /// a machine too busy to acknowledge in time, and so is what it leads to.
+    pub fn swallow_repeats(&self) {
+        self.log().swallow_repeats = true;
+    }
+
     /// What the ends of the connection from `port` of the first end sent.
     pub fn of(&self, port: u16) -> [Sent; 2] {
         let log = self.log();
@@ -70,11 +94,25 @@ impl Watch {
         self.log().acknowledged.clone()
     }
 
+    /// Whether nothing more is to come for the connections from these ports of the first end: what both ends sent is
+    /// acknowledged, or one of them reset it. A lost FIN is on its way until it came again.
+    pub fn is_settled(&self, ports: impl IntoIterator<Item = u16>) -> bool {
+        ports.into_iter().all(|port| {
+            let [a, b] = self.of(port);
+            let covers = |acks: Sent, sends: Sent| {
+                let both = acks.acked.zip(sends.reach);
+                both.is_some_and(|(acked, reach)| acked.at_or_after(reach))
+            };
+            a.rst + b.rst > 0 || (covers(a, b) && covers(b, a))
+        })
+    }
+
     /// Forgets what was seen.
     pub fn clear(&self) {
         let mut log = self.log();
         log.sent.clear();
         log.lost.clear();
+        log.passed.clear();
     }
 
     /// How long nothing has passed.
@@ -106,18 +144,38 @@ impl Watch {
             return false;
         }
         let mut log = self.log();
-        log.last = Some(std::time::Instant::now());
+        let now = std::time::Instant::now();
+        log.last = Some(now);
+        let key = (port, end);
+        let (reach, carries) = (packet.seq_end(), packet.segment_len() > 0);
+        if log.swallow_repeats
+            && carries
+            && !flags.contains(TcpFlags::RST)
+            && let Some(&(passed, at)) = log.passed.get(&key)
+            && passed.at_or_after(reach)
+            && at + SLOW > now
+        {
+            return false;
+        }
         if end == 0 {
             log.last_segment.insert(port, packet);
         } else if flags.contains(TcpFlags::ACK) {
             log.acknowledged.insert(port, packet.tcp.ack);
         }
-        let sent = log.sent.entry((port, end)).or_default();
+        let sent = log.sent.entry(key).or_default();
         sent.fin += u32::from(flags.contains(TcpFlags::FIN));
         sent.rst += u32::from(flags.contains(TcpFlags::RST));
         sent.bytes += packet.payload_len as u64;
+        if !flags.contains(TcpFlags::RST) {
+            let ack = flags.contains(TcpFlags::ACK).then_some(packet.tcp.ack);
+            sent.note_reach(reach, ack);
+        }
         let loses = log.lose_first_fin && flags.contains(TcpFlags::FIN);
-        !(loses && log.lost.insert((port, end)))
+        let lost = loses && log.lost.insert(key);
+        if carries && !lost {
+            log.passed.insert(key, (reach, now));
+        }
+        !lost
     }
 }
 

@@ -20,6 +20,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWrite as _, BufReader};
 
 use crate::stack::Stack;
 
+/// Turns of the runtime's other tasks, the stack's driver among them, after a command.
+const TURNS: usize = 4;
+
 /// What can be done to a connection, by its letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Op {
@@ -126,6 +129,10 @@ pub(super) async fn run<S: Stack>() -> io::Result<()> {
             }
             _ => return Err(invalid(&format!("no command begins like {line:?}"))),
         };
+        // What was done is on the wire before it is told.
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
         println!("{answer}");
     }
     Ok(())
