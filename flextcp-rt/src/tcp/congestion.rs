@@ -434,8 +434,11 @@ mod tests {
         congestion.window.cwnd = 160_000;
         congestion.on_idle(Duration::from_secs(2), Duration::from_secs(1));
         assert_eq!(congestion.window.cwnd, 40_000);
+        congestion.window.ssthresh = 10_000;
         congestion.on_idle(Duration::from_secs(9), Duration::from_secs(1));
         assert_eq!(congestion.window.cwnd, 10_000);
+        // It was that large, and slow start may lead there again (Linux's `tcp_current_ssthresh`).
+        assert_eq!(congestion.window.ssthresh, 30_000);
     }
 
     #[test]
@@ -468,6 +471,23 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// RFC 3168, section 6.1.2, and RFC 5681, equation 4.
+    #[test]
+    fn neither_mark_nor_loss_leaves_less_than_two_segments() {
+        let mut congestion = Congestion::new("reno", 10, Mss::new(1000), 1);
+        congestion.window.cwnd = 3000;
+        let sample = AckSample {
+            acked: 1000,
+            ece: 1000,
+            nxt: SeqNum(3000),
+            ..AckSample::default()
+        };
+        congestion.on_ack(&sample, true, true);
+        assert_eq!(congestion.window.cwnd, 2000);
+        congestion.on_loss(Instant::ZERO);
+        assert_eq!(congestion.window.ssthresh, 2000);
     }
 
     #[test]

@@ -211,6 +211,59 @@ mod tests {
         }
         assert!((95_000..=105_000).contains(&window.cwnd), "{}", window.cwnd);
     }
+
+    /// A cubic that lost at 100 segments, and what an acknowledgment at `now` makes of its window.
+    fn after_a_loss() -> (Cubic, impl Fn(&mut Cubic, &mut Window, Instant)) {
+        let mut cubic = Cubic::default();
+        let window = Window {
+            cwnd: 100_000,
+            ssthresh: u32::MAX,
+            mss: 1000,
+        };
+        cubic.ssthresh(&window, Instant::ZERO);
+        let acknowledge = |cubic: &mut Cubic, window: &mut Window, now| {
+            let sample = AckSample {
+                now,
+                acked: 1000,
+                srtt: Some(Duration::from_millis(100)),
+                ..AckSample::default()
+            };
+            cubic.on_ack(window, &sample);
+        };
+        (cubic, acknowledge)
+    }
+
+    const REDUCED: Window = Window {
+        cwnd: 70_000,
+        ssthresh: 70_000,
+        mss: 1000,
+    };
+
+    /// RFC 9438, section 4.4: the target is at most half a window away, however far the cubic has run ahead.
+    #[test]
+    fn a_round_trip_adds_at_most_half_a_window() {
+        let (mut cubic, acknowledge) = after_a_loss();
+        let mut window = REDUCED;
+        acknowledge(&mut cubic, &mut window, Instant::ZERO);
+        for _ in 1..70 {
+            acknowledge(&mut cubic, &mut window, Instant::from_millis(60_000));
+        }
+        assert!((100_000..=105_000).contains(&window.cwnd), "{window:?}");
+    }
+
+    /// RFC 9438, section 5.8.
+    #[test]
+    fn idle_time_is_no_time_to_grow_in() {
+        let (mut cubic, acknowledge) = after_a_loss();
+        let mut window = REDUCED;
+        acknowledge(&mut cubic, &mut window, Instant::ZERO);
+        cubic.on_idle(Duration::from_secs(60));
+        for _ in 1..70 {
+            acknowledge(&mut cubic, &mut window, Instant::from_millis(60_000));
+        }
+        assert!(window.cwnd < 75_000, "{window:?}");
+    }
+
     /// RFC 9438, section 4.7: whoever loses below the last maximum leaves room for others.
     #[test]
     fn a_loss_below_the_last_maximum_lowers_it() {

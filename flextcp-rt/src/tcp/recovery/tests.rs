@@ -4,10 +4,12 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use flextcp_nic::seq::SeqNum;
-use flextcp_nic::wire::TcpFlags;
+use flextcp_nic::wire::{SackBlocks, TcpFlags};
 
 use super::super::sim::Sim;
+use super::super::timer::Timer;
 use super::super::{ConnId, TcpInfo};
+use super::duplicate_report;
 
 const MS: Duration = Duration::from_millis(1);
 const MSS: u32 = 1448;
@@ -297,6 +299,48 @@ fn receiver_reports_duplicates_first() {
         answer.options.sack.iter().next(),
         Some((segment.seq, segment.seq + len as u32))
     );
+    // Of a segment with something new no more than what is old.
+    sim.log.clear();
+    sim.inject(1, &segment, &vec![3; len + 100]);
+    let answer = sim.sent(1, TcpFlags::ACK)[0];
+    assert_eq!(answer.ack, segment.seq + len as u32 + 100);
+    let duplicate = (segment.seq, segment.seq + len as u32);
+    assert_eq!(answer.options.sack.iter().next(), Some(duplicate));
+}
+
+/// RFC 2883, section 4: a duplicate lies below the acknowledgment, or within the block that follows it.
+#[test]
+fn a_first_block_is_a_duplicate_by_where_it_lies() {
+    let report = |blocks: &[(u32, u32)]| {
+        let mut option = SackBlocks::default();
+        for &(left, right) in blocks {
+            assert!(option.push(SeqNum(left), SeqNum(right)));
+        }
+        duplicate_report(&option, SeqNum(1000)).is_some()
+    };
+    assert!(report(&[(500, 1000)]));
+    assert!(report(&[(500, 900), (2000, 3000)]));
+    assert!(report(&[(2000, 2500), (2000, 3000)]));
+    assert!(report(&[(2500, 3000), (2000, 3000)]));
+    assert!(!report(&[(500, 1001)]));
+    assert!(!report(&[(2000, 3000), (2500, 3000)]));
+    assert!(!report(&[(4000, 5000), (2000, 3000)]));
+    assert!(!report(&[(2000, 3000)]));
+    assert!(!report(&[]));
+}
+
+/// A second loss of the front is found by what is sent after it, so the timeout begins anew.
+#[test]
+fn a_retransmission_of_the_front_puts_the_timeout_off() {
+    let mut sim = Sim::plain();
+    let (client, _) = warm(&mut sim);
+    let front = next(&mut sim, client);
+    sim.drop_data(0, front);
+    write_segments(&mut sim, client, 10);
+    assert!(sim.run_until(200 * MS, |sim| info(sim, client).total_retrans > 0));
+    let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+    let due = conn.timers.get(Timer::Retransmit);
+    assert_eq!(due, Some(sim.now + conn.rto()));
 }
 
 /// RACK (RFC 8985, section 6.2): a path that reorders for long is borne with, once duplicates told of it.

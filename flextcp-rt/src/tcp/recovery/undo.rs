@@ -134,4 +134,18 @@ mod tests {
         assert!(!resent.original_answered(Some(7)));
         assert!(resent.original_answered(Some(6)));
     }
+
+    #[test]
+    fn only_duplicates_of_this_episode_count() {
+        let mut resent = undo(false);
+        assert!(!resent.all_duplicates(), "nothing was sent again");
+        resent.retransmitted(None);
+        resent.retransmitted(None);
+        resent.reported(resent.una, 2);
+        assert!(!resent.all_duplicates());
+        resent.reported(resent.una + 1, 1);
+        assert!(!resent.all_duplicates());
+        resent.reported(resent.una + 1, 1);
+        assert!(resent.all_duplicates());
+    }
 }

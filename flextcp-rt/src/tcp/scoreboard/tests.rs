@@ -86,6 +86,9 @@ fn timeout_spares_what_was_sent_lately() {
     assert_eq!(board.lost_bytes(), 200);
     board.forgive();
     assert_eq!((board.lost_bytes(), board.sacked_bytes()), (0, 100));
+    // What the timeout is of is lost, whenever it was sent.
+    board.retransmitted(SeqNum(0), SeqNum(100), at(5050), Stamp::default());
+    assert_eq!(board.mark_timed_out(at(5060), Reordering::default()), 200);
 }
 
 #[test]
@@ -198,4 +201,12 @@ proptest! {
             prop_assert_eq!(marks(&board), marks(&forgetful));
         }
     }
+}
+
+#[test]
+fn the_front_is_lost_once() {
+    let mut board = board(3);
+    assert_eq!(board.mark_front_lost(), 100);
+    assert_eq!(board.mark_front_lost(), 0);
+    assert_eq!(board.lost_bytes(), 100);
 }

@@ -119,32 +119,50 @@ fn window_updates_are_no_duplicate_acknowledgments() {
         ack.window = window;
         sim.inject(0, &ack, &[]);
     }
+    // Nor is what carries data.
+    for bytes in [b"one", b"two", b"six"] {
+        sim.inject(0, &ack, bytes);
+        ack.seq += 3;
+    }
     let counters = sim.hosts[0].engine.counters();
     assert_eq!(counters.recovery.fast_recoveries, 0);
     // Three that change nothing are.
-    for _ in 0..3 {
+    for recoveries in [0, 0, 1] {
         sim.inject(0, &ack, &[]);
+        let counters = sim.hosts[0].engine.counters();
+        assert_eq!(counters.recovery.fast_recoveries, recoveries);
     }
-    assert_eq!(sim.hosts[0].engine.counters().recovery.fast_recoveries, 1);
 }
 
 #[test]
 fn an_overtaken_segment_does_not_set_the_window_back() {
     let mut sim = Sim::plain();
+    // What is not acknowledged yet is acceptable once more.
+    sim.hosts[0].engine.config.quick_acks = 0;
     let (client, server) = sim.pair();
-    let old = last_ack(&sim);
-    sim.write(1, server, b"newer");
+    sim.write(1, server, b"first");
     sim.settle();
-    let wnd = sim.hosts[0].engine.info(sim.now, client).unwrap().snd_wnd;
-    let mut late = old;
-    late.seq = sim.hosts[0].engine.conns.get(client).unwrap().rcv.irs + 1;
+    sim.write(0, client, b"its ACK");
+    sim.settle();
+    sim.cut[1] = true;
+    let wnd = |sim: &Sim| sim.hosts[0].engine.info(sim.now, client).unwrap().snd_wnd;
+    let before = wnd(&sim);
+    let mut newer = last_ack(&sim);
+    let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+    (newer.seq, newer.ack) = (conn.rcv.nxt, conn.snd.una);
+    let mut late = newer;
+    for bytes in [b"one", b"two"] {
+        sim.inject(0, &newer, bytes);
+        newer.seq += 3;
+    }
     late.window = 1;
-    late.options.timestamps = None;
     sim.inject(0, &late, &[]);
-    assert_eq!(
-        sim.hosts[0].engine.info(sim.now, client).unwrap().snd_wnd,
-        wnd
-    );
+    assert_eq!(sim.hosts[0].engine.counters().unacceptable, 0);
+    assert_eq!(wnd(&sim), before);
+    // Neither of them is a rule that a newer one's window is left alone.
+    late.seq = newer.seq;
+    sim.inject(0, &late, &[]);
+    assert!(wnd(&sim) < before);
 }
 
 #[test]
@@ -194,6 +212,15 @@ fn a_reader_that_drains_part_of_a_full_window_is_told_of() {
     // No probe had to ask.
     assert_eq!(sim.hosts[0].engine.counters().recovery.window_probes, 0);
     assert!(sim.now.saturating_since(since) < SECOND);
+    // Nor where nothing is left to acknowledge, which would tell of the window too.
+    sim.write(0, client, &data);
+    sim.settle();
+    let full = sim.hosts[1].engine.info(sim.now, server).unwrap().rcv_wnd;
+    assert!(full < 1448, "{full}");
+    sim.log.clear();
+    sim.read(1, server, 12_000);
+    sim.settle();
+    assert!(sim.log.iter().any(|(by, _, len)| *by == 0 && *len >= 1448));
 }
 
 #[test]

@@ -64,6 +64,20 @@ fn only_the_exact_reset_ends_a_connection() {
     assert_eq!(sim.hosts[1].failed, [(server, ConnError::Reset)]);
 }
 
+/// As Linux: its sender may not know that something is missing before it.
+#[test]
+fn a_reset_at_the_end_of_what_arrived_is_believed() {
+    let (mut sim, _, server, mut segment) = victim();
+    segment.seq += 1000;
+    sim.inject(1, &segment, &[1; 100]);
+    segment.flags = TcpFlags::RST;
+    sim.inject(1, &segment, &[]);
+    assert!(sim.hosts[1].failed.is_empty());
+    segment.seq += 100;
+    sim.inject(1, &segment, &[]);
+    assert_eq!(sim.hosts[1].failed, [(server, ConnError::Reset)]);
+}
+
 #[test]
 fn a_reset_is_not_subject_to_paws() {
     let (mut sim, _, server, mut segment) = victim();

@@ -334,6 +334,22 @@ fn nagle_holds_a_small_segment_until_it_is_turned_off() {
     assert_eq!(data_lengths(&sim, 0), [1, 2]);
 }
 
+/// As in Linux: nothing more can join it.
+#[test]
+fn a_small_segment_with_the_fin_does_not_wait() {
+    let mut sim = Sim::plain();
+    let (client, _) = sim.pair();
+    sim.cut = [true, true];
+    sim.log.clear();
+    sim.write(0, client, b"a");
+    sim.drive_all();
+    sim.write(0, client, b"b");
+    sim.hosts[0].engine.shutdown_write(sim.now, client);
+    sim.drive_all();
+    assert_eq!(data_lengths(&sim, 0), [1, 1]);
+    assert_eq!(sim.sent(0, TcpFlags::FIN).len(), 1);
+}
+
 #[test]
 fn ttl_and_type_of_service_are_the_applications() {
     let mut sim = Sim::plain();
@@ -498,4 +514,67 @@ fn a_timeout_leaves_one_segment_and_half_the_flight() {
     });
     let info = sim.hosts[0].engine.info(sim.now, client).unwrap();
     assert_eq!((info.snd_cwnd, info.snd_ssthresh), (1448, 7240));
+}
+
+/// RFC 9293, section 3.10.7.4: what lies beyond the window is cut off, though there were room for it.
+#[test]
+fn payload_beyond_the_window_is_cut_off() {
+    let (mut sim, server) = accept_without_options(false);
+    let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+    let (nxt, adv, una) = (conn.rcv.nxt, conn.rcv.adv, conn.snd.nxt);
+    let mut segment = by_hand(false, TcpFlags::ACK, nxt.0, una);
+    sim.inject(1, &segment, &pattern(0, 100));
+    segment.seq = adv - 100;
+    sim.inject(1, &segment, &pattern(0, 1000));
+    let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+    assert_eq!(conn.rcv.reassembly.right_edge(), Some(conn.rcv.adv));
+}
+
+/// RFC 5681, section 4.2: a peer without SACK counts what it is told, so each segment beyond a hole gets an ACK of its own,
+/// those that arrive together too.
+#[test]
+fn each_segment_beyond_a_hole_is_acknowledged_without_sack() {
+    let (mut sim, server) = accept_without_options(false);
+    let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+    let (nxt, una) = (conn.rcv.nxt, conn.snd.nxt);
+    sim.log.clear();
+    for at in 1..=4 {
+        let segment = by_hand(false, TcpFlags::ACK, (nxt + at * 100).0, una);
+        let mut header = [0; flextcp_nic::wire::MAX_HEADER_LEN];
+        let payload = pattern(0, 100);
+        let len = segment.emit([&payload, &[]], false, &mut header);
+        sim.deliver(1, &[&header[..len], &payload].concat());
+    }
+    sim.drive_all();
+    let acks = sim.sent(1, TcpFlags::ACK);
+    assert_eq!(acks.len(), 4);
+    assert!(acks.iter().all(|ack| ack.ack == nxt));
+}
+
+/// RFC 6298, section 5.7.
+#[test]
+fn a_handshake_that_lost_its_syn_starts_from_three_seconds() {
+    let mut sim = Sim::plain();
+    sim.hosts[0].engine.config.timestamps = false;
+    sim.listen(4, SocketOptions::default());
+    sim.cut[1] = true;
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.drive_all();
+    sim.cut[1] = false;
+    let established = |sim: &mut Sim| sim.state(0, client) == State::Established;
+    assert!(sim.run_until(5 * SECOND, established));
+    let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+    assert_eq!(conn.rtt.rto(), 3 * SECOND);
+}
+
+/// A port may join segments; every second one is acknowledged all the same.
+#[test]
+fn a_super_frame_does_not_raise_the_size_of_segments() {
+    let (mut sim, server) = accept_without_options(false);
+    let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+    let (nxt, una, mss) = (conn.rcv.nxt, conn.snd.nxt, conn.snd.mss.bytes());
+    let segment = by_hand(false, TcpFlags::ACK, nxt.0, una);
+    sim.inject(1, &segment, &pattern(0, 20_000));
+    let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+    assert_eq!((conn.rcv.nxt, conn.rcv.mss), (nxt + 20_000, mss));
 }
