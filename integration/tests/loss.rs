@@ -40,12 +40,7 @@ impl Link {
         command.args(["peer", "serve", "--stack", "flex", "--listen", &listen]);
         ours(&mut command, impair.as_deref());
         let mut server = Process::spawn(command).unwrap();
-        let address = server
-            .wait_line(LIMIT, "the server to listen", |line| {
-                line.strip_prefix("listening on ")
-                    .map(|address| address.trim().to_owned())
-            })
-            .unwrap();
+        let address = server.wait_listening(LIMIT).unwrap().to_string();
         Self {
             place,
             impair,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::rx::{RecvSizes, receive};
+use super::rx::{RecvSizes, Tuning, receive};
 use super::{Local, ack, tx};
 use crate::buffer::{Pool, RecvReader, SendWriter, recv_ring, send_ring};
 use crate::flow::{FlowState, FlowTuple, flags};
@@ -229,4 +229,30 @@ fn a_small_segment_of_two_gigabytes_ago_holds_none_back() {
     assert_eq!(tx::next(&state, 0).map(|segment| segment.len), Ok(10));
     (state.snd_nxt, state.snd_sml) = (8, 8);
     assert_eq!(tx::next(&state, 0), Err(tx::Wait::Nagle));
+}
+
+/// A window below a segment lets one go all the same, as there is nothing whose acknowledgment would open it.
+#[test]
+fn a_segment_goes_into_an_empty_path_whatever_the_window() {
+    let mut state = FlowState {
+        cwnd: 100,
+        snd_wnd: 10_000,
+        ..FlowState::default()
+    };
+    state.set_mss_scales(Mss::new(1000), WindowScale::ZERO, WindowScale::ZERO);
+    state.max_snd_wnd = 10_000;
+    state.set_snd_end(SeqNum(5000));
+    assert_eq!(tx::next(&state, 0).map(|segment| segment.len), Ok(1000));
+    state.set_snd_nxt(SeqNum(1000));
+    assert_eq!(tx::next(&state, 0), Err(tx::Wait::Cwnd));
+}
+
+#[test]
+fn a_ring_that_takes_longer_to_pass_the_larger_it_is_stops_growing() {
+    let mut tuning = Tuning::new(Instant::ZERO);
+    assert!(!tuning.passed(999, 1000, Instant::from_millis(9)));
+    assert!(tuning.passed(1, 1000, Instant::from_millis(10)));
+    // Twice the ring in the same time: the window was the limit. In twice the time it was not.
+    assert!(tuning.passed(2000, 2000, Instant::from_millis(22)));
+    assert!(!tuning.passed(4000, 4000, Instant::from_millis(42)));
 }

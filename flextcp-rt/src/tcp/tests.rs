@@ -93,7 +93,9 @@ fn normal_close_passes_through_time_wait() {
     assert_eq!(sim.hosts[1].closed, [server]);
     assert_eq!(sim.hosts[0].engine.time_wait.len(), 1);
     assert!(sim.sent(0, TcpFlags::RST).is_empty() && sim.sent(1, TcpFlags::RST).is_empty());
-    sim.run(61 * SECOND);
+    sim.run(59 * SECOND);
+    assert_eq!(sim.hosts[0].engine.time_wait.len(), 1);
+    sim.run(2 * SECOND);
     assert_eq!(sim.hosts[0].engine.time_wait.len(), 0);
     assert!(sim.hosts[0].engine.tuples.len() == 0);
 }
@@ -204,6 +206,17 @@ fn close_with_unread_bytes_resets() {
     let (client, server) = sim.pair();
     sim.write(0, client, b"unread");
     sim.settle();
+    sim.close(1, server);
+    sim.settle();
+    assert_eq!(sim.hosts[0].failed, [(client, ConnError::Reset)]);
+}
+
+#[test]
+fn close_with_no_time_to_linger_resets() {
+    let mut sim = Sim::plain();
+    let (client, server) = sim.pair();
+    let linger = SocketOption::Linger(Some(Duration::ZERO));
+    sim.hosts[1].engine.set_option(sim.now, server, linger);
     sim.close(1, server);
     sim.settle();
     assert_eq!(sim.hosts[0].failed, [(client, ConnError::Reset)]);

@@ -83,16 +83,19 @@ fn the_timestamp_clock_wraps_without_harm_and_runs_for_centuries() {
 #[test]
 fn a_shrunk_window_holds_the_sender() {
     let mut sim = Sim::plain();
+    // Not what holds it.
+    sim.hosts[0].engine.config.initial_window = 64;
     let (client, _) = sim.pair();
     sim.cut = [true, true];
-    sim.write(0, client, &pattern(0, 100_000));
+    sim.write(0, client, &pattern(0, 14_480));
     sim.drive_all();
-    // 14,480 bytes are in flight; the peer takes back all but a kilobyte.
+    // They are in flight; the peer takes back all but a kilobyte.
     let mut ack = last_ack(&sim);
     ack.seq = sim.hosts[0].engine.conns.get(client).unwrap().rcv.nxt;
     ack.window = 8;
     sim.log.clear();
     sim.inject(0, &ack, &[]);
+    sim.write(0, client, &pattern(0, 20_000));
     sim.run(Duration::from_millis(20));
     let una = sim.hosts[0].engine.conns.get(client).unwrap().snd.una;
     for (by, segment, len) in &sim.log {

@@ -139,6 +139,7 @@ fn data_outside_the_window_changes_nothing() {
     }
     assert_eq!(state_of(&sim, server), before);
     assert!(sim.read(1, server, 100).is_empty());
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 4, "data is answered");
 }
 
 #[test]
