@@ -31,7 +31,7 @@ const PAYLOAD: f64 = 1448.0;
 pub const CAPACITY: f64 = RATE as f64 / 1e6 * PAYLOAD / FRAME;
 
 /// Whose TCP sends and whose receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pair {
     /// Linux at both ends: what the others are compared with.

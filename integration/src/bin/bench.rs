@@ -74,6 +74,9 @@ struct Options {
     /// Rounds at once, on paths of their own (path; not where flows share one)
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: u8,
+    /// Only these beside Linux to Linux (path)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pairs: Vec<path::Pair>,
     /// Exit with an error when a target is missed
     #[arg(long)]
     strict: bool,
@@ -188,6 +191,7 @@ fn measure_path(options: &Options) -> Result<bool, Box<dyn Error>> {
         quick: options.quick,
         only: &options.only,
         jobs: options.jobs.into(),
+        pairs: &options.pairs,
     };
     let report = bench.run()?;
     println!("{}", report.table());

@@ -31,6 +31,8 @@ pub struct Bench<'a> {
     pub only: &'a str,
     /// Rounds at once, on paths of their own.
     pub jobs: usize,
+    /// Who is measured, beside Linux to Linux; all without any.
+    pub pairs: &'a [Pair],
 }
 
 impl Bench<'_> {
@@ -124,13 +126,21 @@ impl Bench<'_> {
         done.into_values().collect()
     }
 
+    fn pairs(&self) -> Vec<Pair> {
+        let measured = |pair: &Pair| {
+            *pair == Pair::Linux || self.pairs.is_empty() || self.pairs.contains(pair)
+        };
+        Pair::ALL.into_iter().filter(measured).collect()
+    }
+
     fn cell(&self, cell: Cell) -> io::Result<Row> {
+        let of_round = self.pairs();
         let rounds = self.rounds(|round| {
             let config = cell.config(SEED + round as u64);
             let mut transfers = Vec::new();
-            for turn in 0..Pair::ALL.len() {
+            for turn in 0..of_round.len() {
                 // The order changes from round to round, so that a drift of the machine favours none.
-                let pair = Pair::ALL[(turn + round) % Pair::ALL.len()];
+                let pair = of_round[(turn + round) % of_round.len()];
                 let (sender, receiver) = pair.stacks();
                 let flow = Flow {
                     sender,
@@ -143,7 +153,10 @@ impl Bench<'_> {
             }
             Ok(transfers)
         })?;
-        let mut pairs = Pair::ALL.map(|pair| (pair, Vec::<Transfer>::new()));
+        let mut pairs: Vec<_> = of_round
+            .iter()
+            .map(|&pair| (pair, Vec::<Transfer>::new()))
+            .collect();
         for (pair, transfer) in rounds.into_iter().flatten() {
             let of = pairs.iter_mut().filter(|(other, _)| *other == pair);
             of.for_each(|(_, transfers)| transfers.push(transfer.clone()));
