@@ -30,6 +30,8 @@ pub struct Local {
     pub ack_now: bool,
     /// ACKs left in quick ACK mode.
     pub quick_acks: u8,
+    /// Data arrived since data was last sent.
+    pub heard: bool,
     /// The peer reported congestion since the last CWR of ours.
     pub ece_seen: bool,
     /// Pacing.
@@ -52,6 +54,7 @@ impl Local {
             outstanding_since: (state.in_flight() > 0).then_some(now),
             ack_now: false,
             quick_acks: ack::QUICK_ACKS,
+            heard: false,
             ece_seen: false,
             pace: Pace::default(),
             tuning: rx::Tuning::new(now),

@@ -99,8 +99,10 @@ pub mod flags {
     pub const QUICK_ACK: u32 = 1 << 6;
     /// Nagle's algorithm is off.
     pub const NO_DELAY: u32 = 1 << 7;
+    /// Replies carry the ACKs, so what the peer pushes may wait for one (Linux's pingpong mode).
+    pub const CONVERSATION: u32 = 1 << 8;
     /// All of them.
-    pub const ALL: u32 = (1 << 8) - 1;
+    pub const ALL: u32 = (1 << 9) - 1;
 }
 
 /// A plain established connection in 32 words (128 bytes): what install copies to the NIC and claim

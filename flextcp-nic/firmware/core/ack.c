@@ -79,6 +79,16 @@ fx_u32 fx_advertise(FX_LOCAL fx_u32 *f, fx_u32 capacity)
     return field;
 }
 
+/* Accounts for data that arrived. What the peer pushes may be the end of what its window lets it send: it waits only where a
+ * reply is to be expected (Linux's tcp_cleanup_rbuf with ICSK_ACK_PUSHED). */
+void fx_ack_heard(FX_LOCAL fx_u32 *f, fx_u32 pushed)
+{
+    f[FX_FL_FLAGS] |= FX_LOCAL_HEARD;
+    if (pushed != 0u && (f[FX_FS_FLAGS] & FX_FLOW_CONVERSATION) == 0u) {
+        f[FX_FL_FLAGS] |= FX_LOCAL_ACK_NOW;
+    }
+}
+
 /* Accounts for a segment with an ACK that goes out. */
 void fx_ack_sent(FX_LOCAL fx_u32 *f, fx_u32 with_data)
 {
@@ -86,6 +96,10 @@ void fx_ack_sent(FX_LOCAL fx_u32 *f, fx_u32 with_data)
     fx_u32 quick;
     f[FX_FS_LAST_ACK_SENT] = f[FX_FS_RCV_NXT];
     f[FX_FL_FLAGS] &= ~FX_LOCAL_ACK_NOW;
+    if (with_data != 0u && (f[FX_FL_FLAGS] & FX_LOCAL_HEARD) != 0u) {
+        f[FX_FL_FLAGS] &= ~FX_LOCAL_HEARD;
+        f[FX_FS_FLAGS] |= FX_FLOW_CONVERSATION;
+    }
     if ((f[FX_FS_FLAGS] & FX_FLOW_QUICK_ACK) != 0u && acknowledged) {
         quick = (f[FX_FL_FLAGS] >> 8) & 0xffu;
         if (quick != 0u) {

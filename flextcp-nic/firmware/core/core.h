@@ -47,6 +47,7 @@ fx_u32 fx_early_ack_header(
 fx_u32 fx_ack_due(FX_LOCAL const fx_u32 *f);
 int fx_window_update_due(FX_LOCAL const fx_u32 *f, fx_u32 capacity);
 fx_u32 fx_advertise(FX_LOCAL fx_u32 *f, fx_u32 capacity);
+void fx_ack_heard(FX_LOCAL fx_u32 *f, fx_u32 pushed);
 void fx_ack_sent(FX_LOCAL fx_u32 *f, fx_u32 with_data);
 
 /* core/pace.c */

@@ -206,6 +206,7 @@ void fx_receive(FX_LOCAL fx_u32 *f, FX_LOCAL const fx_u32 *p, fx_u32 now_ms, fx_
         congestion_mark(f, p, out);
         out[FX_RX_PAYLOAD] = len;
         note_data(f, len);
+        fx_ack_heard(f, p[FX_PKT_FLAGS_WINDOW] & PSH);
     }
     /* RFC 7323, section 4.3, with the segment's own SEG.SEQ, before this segment is acknowledged. */
 #if FX_FAULT == 1

@@ -320,7 +320,8 @@
 #define FX_FLOW_CWR 32u /* The next data segment carries CWR. */
 #define FX_FLOW_QUICK_ACK 64u /* Acknowledge at once. */
 #define FX_FLOW_NO_DELAY 128u /* Nagle's algorithm is off. */
-#define FX_FLOW_ALL 255u /* All of them. */
+#define FX_FLOW_CONVERSATION 0x00000100u /* Replies carry the ACKs: what is pushed may wait for one. */
+#define FX_FLOW_ALL 511u /* All of them. */
 
 /* A flow block, in host memory: what INSTALL hands over and a return brings back. */
 #define FX_BLOCK_STATE 0u /* The flow's state, `FS_*`. */
@@ -356,6 +357,7 @@
 #define FX_LOCAL_ACK_NOW 4u /* An ACK must not wait. */
 #define FX_LOCAL_ECE_SEEN 8u /* The peer reported congestion since the last CWR. */
 #define FX_LOCAL_PACED 16u /* Sending is paced, from `FL_PACE_MS` on. */
+#define FX_LOCAL_HEARD 32u /* Data arrived since data was last sent. */
 
 /* An entry of the NIC's flow table: the state (from 0), `FL_*` (32 to 42), and these. */
 #define FX_FE_VERSION 43u /* Counts up before and after every change: the entry is consistent between two reads of one even value. */

@@ -230,7 +230,9 @@ static void timer(struct fx_nic *nic, fx_u32 group, fx_u32 flow, fx_u32 now_ms, 
             fx_timer_set(nic, group, flow, e[FEP_ACK_MS], e[FEP_ACK_NS]);
         } else {
             e[FEP_WANT] = (e[FEP_WANT] & ~(WANT_DEADLINE | WANT_HELD)) | WANT_ACK;
+            /* No reply came in time to carry the ACK. */
             e[FX_FL_FLAGS] |= FX_LOCAL_ACK_NOW;
+            e[FX_FS_FLAGS] &= ~FX_FLOW_CONVERSATION;
         }
     }
     e[FEP_WANT] |= WANT_SEND;

@@ -69,11 +69,29 @@ pub fn advertise(state: &mut FlowState, capacity: u32) -> u16 {
     field
 }
 
+/// Accounts for data that arrived. What the peer pushes may be the end of what its window lets it send: without a reply to
+/// carry the ACK it would wait for the delayed-ACK timer, and the peer's window be a segment smaller (Linux acknowledges
+/// it when the application has read it, `tcp_cleanup_rbuf` with `ICSK_ACK_PUSHED`).
+pub fn heard(state: &FlowState, local: &mut Local, pushed: bool) {
+    local.heard = true;
+    local.ack_now |= pushed && !state.has(flags::CONVERSATION);
+}
+
+/// The delayed-ACK timer ran out: no reply came in time to carry the ACK.
+pub fn overdue(state: &mut FlowState, local: &mut Local) {
+    local.ack_now = true;
+    state.set(flags::CONVERSATION, false);
+}
+
 /// Accounts for a segment with an ACK that goes out.
 pub fn sent(state: &mut FlowState, local: &mut Local, with_data: bool) {
     let acknowledged = state.rcv_nxt() != state.last_ack_sent();
     state.set_last_ack_sent(state.rcv_nxt());
     local.ack_now = false;
+    if with_data && local.heard {
+        local.heard = false;
+        state.set(flags::CONVERSATION, true);
+    }
     if state.has(flags::QUICK_ACK) && acknowledged {
         local.quick_acks = local.quick_acks.saturating_sub(1);
         // A reply that carries the ACK makes this a conversation, where delaying pays (Linux's pingpong mode).
@@ -136,6 +154,30 @@ mod tests {
         sent(&mut state, &mut local, true);
         state.set_rcv_nxt(SeqNum(2));
         assert_eq!(due(&state, &local), Due::Delayed);
+    }
+
+    #[test]
+    fn what_is_pushed_waits_only_in_a_conversation() {
+        let mut state = state(0, 1000, 10_000);
+        let mut local = Local::new(&mut state, Instant::ZERO);
+        local.rcv_mss = 1000;
+        let hear = |state: &mut FlowState, local: &mut Local, pushed| {
+            state.set_rcv_nxt(state.rcv_nxt() + 1000);
+            heard(state, local, pushed);
+            due(state, local)
+        };
+        // A request was sent: that is not a conversation yet.
+        sent(&mut state, &mut local, true);
+        assert_eq!(hear(&mut state, &mut local, false), Due::Delayed);
+        sent(&mut state, &mut local, false);
+        assert_eq!(hear(&mut state, &mut local, true), Due::Now);
+        sent(&mut state, &mut local, false);
+        sent(&mut state, &mut local, true);
+        assert_eq!(hear(&mut state, &mut local, true), Due::Delayed);
+        overdue(&mut state, &mut local);
+        assert_eq!(due(&state, &local), Due::Now);
+        sent(&mut state, &mut local, false);
+        assert_eq!(hear(&mut state, &mut local, true), Due::Now);
     }
 
     #[test]

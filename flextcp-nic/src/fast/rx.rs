@@ -142,6 +142,7 @@ pub fn receive(
             place(&mut buffers.recv, packet, frame);
             received.payload = len;
             note_data(state, local, &buffers.recv, len);
+            super::ack::heard(state, local, tcp.flags.contains(TcpFlags::PSH));
         }
         Kind::InOrder => {}
         Kind::Probe => {

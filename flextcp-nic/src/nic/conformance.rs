@@ -36,6 +36,10 @@ const CASES: &[Case] = &[
     ("receives in order", receive::receives_in_order),
     ("delays an ACK, but no second one", receive::delays_acks),
     ("a reply carries the ACK", receive::reply_carries_the_ack),
+    (
+        "pushed data waits only where replies carry the ACKs",
+        receive::pushed_data_waits_for_replies_alone,
+    ),
     ("quick ACK mode", receive::quick_acks),
     ("sends and frees", send::sends_and_frees),
     ("segments what was written", send::segments),

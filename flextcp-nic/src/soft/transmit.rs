@@ -191,7 +191,7 @@ impl Core {
             self.queues.delayed.pop_front();
             if let Some(flow) = flow {
                 flow.ack_deadline = None;
-                flow.local.ack_now = true;
+                ack::overdue(&mut flow.state, &mut flow.local);
                 self.queues.want_ack(id, flow);
             }
         }

@@ -124,6 +124,10 @@ pub(super) struct AckSchedule {
     pub(super) now: u8,
     /// Segments left to be acknowledged at once.
     pub(super) quick: u8,
+    /// Data arrived since data was last sent.
+    pub(super) heard: bool,
+    /// Replies carry the acknowledgments: what the peer pushes may wait for one (Linux's pingpong mode).
+    pub(super) conversation: bool,
 }
 
 /// Receive sequence variables and what follows from them.

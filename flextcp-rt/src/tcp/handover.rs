@@ -90,6 +90,7 @@ impl Conn {
         state.set(flags::DCTCP, self.echoes_exactly());
         state.set(flags::ECE, self.rcv.ece);
         state.set(flags::CWR, self.congestion.cwr_due);
+        state.set(flags::CONVERSATION, self.rcv.ack.conversation);
         state
     }
 
@@ -315,6 +316,7 @@ impl Conn {
         self.rcv.ts_recent = state.ts_recent;
         self.rcv.ts_recent_at = cx.now;
         self.rcv.ack.quick = 0;
+        self.rcv.ack.conversation = state.has(flags::CONVERSATION);
         self.rcv.ece = state.has(flags::ECE);
         self.congestion.cwr_due = state.has(flags::CWR);
         self.snd.una = SeqNum(state.snd_una);

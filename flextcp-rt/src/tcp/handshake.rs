@@ -223,8 +223,8 @@ impl Conn {
                 ts_recent_at: now,
                 ece: false,
                 ack: AckSchedule {
-                    now: 0,
                     quick: config.quick_acks,
+                    ..AckSchedule::default()
                 },
                 dsack: None,
                 mss: 536,

@@ -57,6 +57,7 @@ impl Conn {
         let progressed = self.rcv.nxt != before;
         if progressed {
             self.schedule_ack(cx);
+            self.note_heard(tcp.flags.contains(TcpFlags::PSH));
         }
         // RFC 5681, section 4.2: at once for what is out of order, fills a hole or cannot be taken.
         if !in_order || had_hole || (len > 0 && !progressed) || (len > 0 && !placed) {
@@ -196,8 +197,20 @@ impl Conn {
         }
     }
 
-    /// The delayed-ACK timer ran out.
+    /// What the peer pushes may be the end of what its window lets it send: without a reply to carry the
+    /// acknowledgment it would wait for the timer, and the peer's window be a segment smaller (Linux acknowledges it when the
+    /// application has read it, `tcp_cleanup_rbuf` with `ICSK_ACK_PUSHED`; the fast path does as here).
+    fn note_heard(&mut self, pushed: bool) {
+        let ack = &mut self.rcv.ack;
+        ack.heard = true;
+        if pushed && !ack.conversation {
+            ack.now = ack.now.max(1);
+        }
+    }
+
+    /// The delayed-ACK timer ran out: no reply came in time to carry the acknowledgment.
     pub(super) fn on_delayed_ack(&mut self) {
+        self.rcv.ack.conversation = false;
         if self.rcv.last_ack_sent != self.rcv.nxt {
             self.rcv.ack.now = self.rcv.ack.now.max(1);
         }

@@ -165,6 +165,10 @@ impl Conn {
             flags |= TcpFlags::PSH;
         }
         self.snd.last_sent = now;
+        if len > 0 {
+            let ack = &mut self.rcv.ack;
+            ack.conversation |= std::mem::take(&mut ack.heard);
+        }
         Plan {
             kind,
             seq: start,

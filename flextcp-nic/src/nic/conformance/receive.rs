@@ -27,7 +27,7 @@ pub(super) fn receives_in_order(make: &mut dyn FnMut() -> Bench) {
 
 pub(super) fn delays_acks(make: &mut dyn FnMut() -> Bench) {
     let mut rig = Rig::new(make(), plain);
-    rig.peer("P. 0:100 ack 0 win 512");
+    rig.peer(". 0:100 ack 0 win 512");
     rig.poll();
     rig.read(0, 100);
     assert!(rig.sent().is_empty());
@@ -56,6 +56,27 @@ pub(super) fn reply_carries_the_ack(make: &mut dyn FnMut() -> Bench) {
     assert_eq!(rig.sent(), ["P. 0:5 ack 100 win 512"]);
     rig.wait(Duration::from_secs(1));
     assert!(rig.sent().is_empty());
+}
+
+pub(super) fn pushed_data_waits_for_replies_alone(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), plain);
+    rig.peer("P. 0:100 ack 0 win 512");
+    rig.poll();
+    rig.read(0, 100);
+    assert_eq!(rig.sent(), [". 0:0 ack 100 win 512"]);
+    rig.write(0, 5);
+    assert_eq!(rig.sent(), ["P. 0:5 ack 100 win 512"]);
+    // Who answered once will do so again, until it takes too long.
+    rig.peer("P. 100:200 ack 5 win 512");
+    rig.poll();
+    rig.read(100, 100);
+    assert!(rig.sent().is_empty());
+    rig.now = rig.nic().poll_at().expect("a delayed ACK has a deadline");
+    assert_eq!(rig.sent(), [". 5:5 ack 200 win 512"]);
+    rig.peer("P. 200:300 ack 5 win 512");
+    rig.poll();
+    rig.read(200, 100);
+    assert_eq!(rig.sent(), [". 5:5 ack 300 win 512"]);
 }
 
 pub(super) fn quick_acks(make: &mut dyn FnMut() -> Bench) {

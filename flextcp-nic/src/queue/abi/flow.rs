@@ -90,6 +90,8 @@ tables! {
         QUICK_ACK = flags::QUICK_ACK;
         /// Nagle's algorithm is off.
         NO_DELAY = flags::NO_DELAY;
+        /// Replies carry the ACKs: what is pushed may wait for one.
+        CONVERSATION = flags::CONVERSATION;
         /// All of them.
         ALL = flags::ALL;
     }
@@ -162,6 +164,8 @@ tables! {
         ECE_SEEN = 1 << 3;
         /// Sending is paced, from `FL_PACE_MS` on.
         PACED = 1 << 4;
+        /// Data arrived since data was last sent.
+        HEARD = 1 << 5;
     }
 
     /// An entry of the NIC's flow table: the state (from 0), `FL_*` (32 to 42), and these.

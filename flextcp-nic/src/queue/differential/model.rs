@@ -140,6 +140,7 @@ impl Model {
         }
         bits |= u32::from(local.ack_now) * local_flag::ACK_NOW;
         bits |= u32::from(local.ece_seen) * local_flag::ECE_SEEN;
+        bits |= u32::from(local.heard) * local_flag::HEARD;
         set(flow_local::FLAGS, bits);
         set(flow_entry::STATUS, flow_status::NIC_OWNED);
         set(flow_entry::GENERATION, self.generation);

@@ -274,18 +274,29 @@ fn segments_that_arrive_together_are_acknowledged_together() {
 }
 
 #[test]
-fn an_ack_waits_less_than_half_a_second() {
+fn an_ack_waits_for_a_reply_but_less_than_half_a_second() {
     let mut sim = Sim::plain();
     sim.hosts[1].engine.config.quick_acks = 0;
-    let (client, _) = sim.pair();
-    sim.settle();
-    sim.log.clear();
-    sim.write(0, client, b"x");
-    let since = sim.now;
-    let acked = sim.run_until(SECOND, |sim| !sim.sent(1, TcpFlags::ACK).is_empty());
-    let waited = sim.now.saturating_since(since);
-    assert!(acked && waited < SECOND / 2, "{waited:?}");
-    assert!(waited > Duration::from_millis(10), "it was not delayed");
+    let (client, server) = sim.pair();
+    let wait = |sim: &mut Sim| {
+        sim.run(SECOND);
+        sim.log.clear();
+        sim.write(0, client, b"x");
+        let since = sim.now;
+        assert!(sim.run_until(SECOND, |sim| !sim.sent(1, TcpFlags::ACK).is_empty()));
+        sim.now.saturating_since(since)
+    };
+    let (soon, least) = (Duration::from_millis(1), Duration::from_millis(10));
+    let waited = wait(&mut sim);
+    assert!(waited < soon, "nothing was ever answered: {waited:?}");
+    sim.write(1, server, b"y");
+    let waited = wait(&mut sim);
+    assert!(
+        waited > least && waited < SECOND / 2,
+        "an answer may carry it: {waited:?}"
+    );
+    let waited = wait(&mut sim);
+    assert!(waited < soon, "no answer came in time: {waited:?}");
 }
 
 #[test]
