@@ -91,6 +91,9 @@ impl Conn {
         state.set(flags::ECE, self.rcv.ece);
         state.set(flags::CWR, self.congestion.cwr_due);
         state.set(flags::CONVERSATION, self.rcv.ack.conversation);
+        // At the start of a connection a reply mostly comes soon enough to carry the ACK.
+        let quick = self.rcv.ack.quick > 0 && self.counters.out_of_order > 0;
+        state.set(flags::QUICK_ACK, quick && self.options.quickack);
         state
     }
 

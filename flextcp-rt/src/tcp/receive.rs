@@ -62,6 +62,9 @@ impl Conn {
         // RFC 5681, section 4.2: at once for what is out of order, fills a hole or cannot be taken.
         if !in_order || had_hole || (len > 0 && !progressed) || (len > 0 && !placed) {
             self.acknowledge_duplicate();
+            // After a loss the peer's window is small, and each ACK that waits costs it a part of a round trip. Linux does
+            // so after duplicates alone (`tcp_enter_quickack_mode`); RFC 5681, section 4.2, leaves it open.
+            self.rcv.ack.quick = cx.config.quick_acks;
         }
         if self.rcv.fin == Some(self.rcv.nxt) {
             self.on_fin(cx);

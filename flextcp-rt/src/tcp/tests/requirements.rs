@@ -1,6 +1,7 @@
 //! The requirements of RFC 9293, appendix B, that no other test shows, in its order; then those of RFC 5681 and 6298.
 //! `docs/COMPLIANCE.md` lists them all.
 
+use flextcp_nic::flow::flags;
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::wire::{SegmentRepr, TcpOptions};
 
@@ -271,6 +272,36 @@ fn segments_that_arrive_together_are_acknowledged_together() {
     assert_eq!(acks.len(), 1, "for ten segments");
     let conn = sim.hosts[0].engine.conns.get(client).unwrap();
     assert_eq!(acks[0].ack, conn.snd.nxt);
+}
+
+#[test]
+fn after_a_hole_segments_are_acknowledged_at_once_for_a_while() {
+    let mut sim = Sim::plain();
+    sim.hosts[1].engine.config.quick_acks = 0;
+    let (client, server) = sim.pair();
+    sim.write(0, client, b"question");
+    sim.settle();
+    // From here on replies carry the acknowledgments.
+    sim.write(1, server, b"answer");
+    sim.settle();
+    sim.hosts[1].engine.config.quick_acks = 3;
+    let lost = sim.hosts[0].engine.conns.get(client).unwrap().snd.nxt;
+    sim.drop_data(0, lost);
+    sim.write(0, client, &pattern(0, 14_480));
+    sim.run(SECOND);
+    let mut waits = [(true, true); 4];
+    for (nic, wait) in &mut waits {
+        let server = sim.hosts[1].engine.conns.get(server).unwrap();
+        *nic = !server.flow_state().has(flags::QUICK_ACK);
+        sim.log.clear();
+        sim.write(0, client, b"x");
+        sim.run(Duration::from_millis(10));
+        *wait = sim.sent(1, TcpFlags::ACK).is_empty();
+        sim.run(SECOND);
+    }
+    // The NIC would be told the same.
+    let (at_once, later) = ((false, false), (true, true));
+    assert_eq!(waits, [at_once, at_once, at_once, later]);
 }
 
 #[test]
