@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The XDP program of a FlexTCP interface: frames for an address and TCP port that the process owns, and ICMP
-// errors about segments it sent from there, go to the AF_XDP socket of the queue they arrived on. Everything
+// The XDP program of a FlexTCP interface: frames for an address and TCP port that the process owns, or for single
+// connections of it there, and ICMP errors about segments it sent from there, go to the AF_XDP socket of the queue they arrived on. Everything
 // else, and everything when no socket is bound to that queue, stays with the kernel.
 //
 // Unrelated traffic pays for reading its headers and one bit of an array, no hash look-up.
@@ -13,6 +13,7 @@
 #define MAX_QUEUES 256
 #define MAX_OWNED 65536
 #define MAX_EXCLUDED 65536
+#define MAX_CONNECTIONS 65536
 
 // On lo, frames of a socket that sent one of so many bytes no more than so many ticks ago are bulk.
 #define LARGE_FRAME 8192
@@ -23,7 +24,7 @@
 enum { NEXT = -1 };
 
 // Shared with src/port/xdp/steering.rs, which asserts the sizes.
-enum owned_flags { OWNED_HAS_EXCLUSIONS = 1 };
+enum owned_flags { OWNED_HAS_EXCLUSIONS = 1, OWNED_CONNECTIONS_ONLY = 2 };
 enum counter { COUNT_REDIRECTED, COUNT_PASSED, COUNT_EXCLUDED, COUNTERS };
 
 struct owned_key {
@@ -89,6 +90,16 @@ struct {
 	__type(value, __u32);
 } EXCLUDED SEC(".maps");
 
+// The connections that are ours at an address and port of which nothing else is: those that outlive their listener. A new
+// one there is the kernel's, or another process's.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNECTIONS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tuple_key);
+	__type(value, __u32);
+} CONNECTIONS SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -150,7 +161,7 @@ static __always_inline bool single_owner(const struct segment *segment)
 	return segment->family == FAMILY_IPV4 || (owner[1] == local[1] && owner[2] == local[2] && owner[3] == local[3]);
 }
 
-static __always_inline bool excluded(const struct segment *segment)
+static __always_inline bool holds(void *connections, const struct segment *segment)
 {
 	struct tuple_key key = {
 		.local_port = segment->local_port,
@@ -160,7 +171,7 @@ static __always_inline bool excluded(const struct segment *segment)
 
 	copy_address(key.local, segment->local, segment->family);
 	copy_address(key.remote, segment->remote, segment->family);
-	return bpf_map_lookup_elem(&EXCLUDED, &key);
+	return bpf_map_lookup_elem(connections, &key);
 }
 
 // What is to become of a frame, as what it counts.
@@ -173,7 +184,7 @@ static __always_inline enum counter verdict(const void *data, const void *end)
 	if (!find_in(data, end, &segment) || !port_owned(segment.local_port))
 		return COUNT_PASSED;
 
-	// Ports with exclusions are never here.
+	// Ports with flags are never here.
 	if (single_owner(&segment))
 		return COUNT_REDIRECTED;
 	key.port = segment.local_port;
@@ -186,8 +197,10 @@ static __always_inline enum counter verdict(const void *data, const void *end)
 		if (!flags)
 			return COUNT_PASSED;
 	}
-	if (*flags & OWNED_HAS_EXCLUSIONS && excluded(&segment))
+	if (*flags & OWNED_HAS_EXCLUSIONS && holds(&EXCLUDED, &segment))
 		return COUNT_EXCLUDED;
+	if (*flags & OWNED_CONNECTIONS_ONLY && !holds(&CONNECTIONS, &segment))
+		return COUNT_PASSED;
 	return COUNT_REDIRECTED;
 }
 

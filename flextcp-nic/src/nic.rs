@@ -397,6 +397,23 @@ pub trait Nic: Send + fmt::Debug {
     /// The device refused.
     fn disown(&mut self, local: SocketAddr) -> io::Result<()>;
 
+    /// Frames of this connection are ours from now on, whoever has the rest of its local port; filters as with
+    /// [`own`](Self::own). A NIC that cannot tell the connections of a port apart takes it whole.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    fn own_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.own(tuple.local_addr())
+    }
+
+    /// Ends [`own_flow`](Self::own_flow).
+    ///
+    /// # Errors
+    /// The device refused.
+    fn disown_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.disown(tuple.local_addr())
+    }
+
     /// Frames of this connection belong to the kernel although its port is ours (a handed-over connection).
     ///
     /// # Errors

@@ -351,6 +351,17 @@ impl Nic for SoftNic {
         owned.give_back(local, |o| &mut o.connections, || steering.disown(local))
     }
 
+    fn own_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.core.steering.own_flow(tuple)?;
+        self.core.owned.take_flow(tuple.local_addr());
+        Ok(())
+    }
+
+    fn disown_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.core.owned.give_flow_back(tuple.local_addr());
+        self.core.steering.disown_flow(tuple)
+    }
+
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
         if !self.core.excluded.contains(&tuple) {
             self.core.steering.exclude(tuple)?;

@@ -31,6 +31,23 @@ pub trait Steering: Send + fmt::Debug {
         Ok(())
     }
 
+    /// Frames of this connection come here, also while nothing else of its local port is ours: a new listener at the port,
+    /// of whatever process, gets all others.
+    ///
+    /// # Errors
+    /// As [`own`](Self::own).
+    fn own_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.own(tuple.local_addr())
+    }
+
+    /// Ends [`own_flow`](Self::own_flow).
+    ///
+    /// # Errors
+    /// As [`disown`](Self::disown).
+    fn disown_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        self.disown(tuple.local_addr())
+    }
+
     /// Frames of this connection go to the kernel although its port is ours.
     ///
     /// # Errors

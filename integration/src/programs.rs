@@ -84,8 +84,10 @@ pub struct Server {
 pub struct ServerOptions {
     /// `http`, `memcached` or `echo`.
     pub name: &'static str,
-    /// Address to listen on, at any port.
+    /// Address to listen on.
     pub listen: IpAddr,
+    /// Port to listen on; 0: any.
+    pub port: u16,
     /// The device to accelerate.
     pub device: &'static str,
     /// More arguments.
@@ -100,6 +102,7 @@ impl ServerOptions {
         Self {
             name,
             listen,
+            port: 0,
             device,
             args: Vec::new(),
             env: Vec::new(),
@@ -122,7 +125,7 @@ impl Server {
     /// # Errors
     /// When it cannot be started.
     pub fn start_command(mut command: Command, options: &ServerOptions) -> io::Result<Self> {
-        let listen = SocketAddr::new(options.listen, 0);
+        let listen = SocketAddr::new(options.listen, options.port);
         command
             .args(["--listen", &listen.to_string()])
             .args(&options.args)

@@ -1,7 +1,6 @@
 //! The addresses whose frames are ours.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,6 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) struct Owners {
     pub(crate) listeners: u32,
     pub(crate) connections: u32,
+    /// Connections that want no other frames of it.
+    pub(crate) flows: u32,
+}
+
+impl Owners {
+    const fn want_all(self) -> bool {
+        self.listeners > 0 || self.connections > 0
+    }
 }
 
 /// The owners of every address.
@@ -17,20 +24,17 @@ pub(crate) struct Owners {
 pub(crate) struct Owned(HashMap<SocketAddr, Owners>);
 
 impl Owned {
-    /// Counts an owner; `begin` is asked to have the frames sent here when it is the first.
+    /// Counts an owner of every frame; `begin` is asked to have them sent here when it is the first.
     pub(crate) fn take(
         &mut self,
         local: SocketAddr,
         of: fn(&mut Owners) -> &mut u32,
         begin: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        match self.0.entry(local) {
-            Entry::Occupied(mut owners) => *of(owners.get_mut()) += 1,
-            Entry::Vacant(vacant) => {
-                begin()?;
-                *of(vacant.insert(Owners::default())) += 1;
-            }
+        if !self.0.get(&local).is_some_and(|owners| owners.want_all()) {
+            begin()?;
         }
+        *of(self.0.entry(local).or_default()) += 1;
         Ok(())
     }
 
@@ -44,13 +48,31 @@ impl Owned {
         let Some(owners) = self.0.get_mut(&local) else {
             return Ok(());
         };
+        let before = owners.want_all();
         let count = of(owners);
         *count = count.saturating_sub(1);
-        if *owners == Owners::default() {
-            self.0.remove(&local);
-            end()?;
+        let after = owners.want_all();
+        self.forget_unowned(local);
+        if before && !after { end() } else { Ok(()) }
+    }
+
+    /// Counts a connection that has its frames sent here itself.
+    pub(crate) fn take_flow(&mut self, local: SocketAddr) {
+        self.0.entry(local).or_default().flows += 1;
+    }
+
+    /// Ends [`take_flow`](Self::take_flow).
+    pub(crate) fn give_flow_back(&mut self, local: SocketAddr) {
+        if let Some(owners) = self.0.get_mut(&local) {
+            owners.flows = owners.flows.saturating_sub(1);
+            self.forget_unowned(local);
         }
-        Ok(())
+    }
+
+    fn forget_unowned(&mut self, local: SocketAddr) {
+        if self.0.get(&local) == Some(&Owners::default()) {
+            self.0.remove(&local);
+        }
     }
 
     /// Every address.

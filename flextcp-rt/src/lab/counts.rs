@@ -1,6 +1,6 @@
 //! What a host holds at a moment: all of it is gone once its connections are over.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,21 +71,30 @@ impl Lab {
 /// Takes every frame, as [`SteerAll`](flextcp_nic::steer::SteerAll), and remembers what was asked of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owned {
-    addresses: Arc<Mutex<HashSet<SocketAddr>>>,
+    /// By how often.
+    addresses: Arc<Mutex<Owners>>,
 }
 
-fn lock(addresses: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
+type Owners = HashMap<SocketAddr, usize>;
+
+fn lock(addresses: &Mutex<Owners>) -> MutexGuard<'_, Owners> {
     addresses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Steering for Owned {
     fn own(&mut self, local: SocketAddr) -> io::Result<()> {
-        lock(&self.addresses).insert(local);
+        *lock(&self.addresses).entry(local).or_insert(0) += 1;
         Ok(())
     }
 
     fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
-        lock(&self.addresses).remove(&local);
+        let mut addresses = lock(&self.addresses);
+        if let Some(count) = addresses.get_mut(&local) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&local);
+            }
+        }
         Ok(())
     }
 

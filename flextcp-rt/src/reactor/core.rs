@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_queue::SegQueue;
-use flextcp_nic::flow::Token;
+use flextcp_nic::flow::{FlowTuple, Token};
 use flextcp_nic::nic::{Armed, Capabilities, Nic, NicCounters};
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::MacAddr;
@@ -93,14 +93,31 @@ struct Inner {
 /// A stream of this core and what must live as long as it.
 struct StreamEntry {
     handle: StreamHandle,
-    /// Its local address, whose frames stay ours as long as the connection lives: an accepted one survives its
-    /// listener.
-    owned: Option<SocketAddr>,
+    /// Whose frames stay ours as long as the connection lives: an accepted one survives its listener.
+    owned: Option<Owned>,
     /// Holds the local port of an outgoing connection.
     reservation: Option<PortHold>,
     /// Holds the local port of an accepted one whose listener is gone.
     inherited: Option<PortHold>,
     span: tracing::Span,
+}
+
+/// What a connection has the NIC own.
+#[derive(Clone, Copy, Debug)]
+enum Owned {
+    /// Its local address and port: an outgoing one's port is nobody else's.
+    Port(SocketAddr),
+    /// Itself alone: somebody else may listen at its port by and by.
+    Flow(FlowTuple),
+}
+
+impl Owned {
+    fn local(&self) -> SocketAddr {
+        match self {
+            Self::Port(local) => *local,
+            Self::Flow(tuple) => tuple.local_addr(),
+        }
+    }
 }
 
 impl Core {
@@ -385,7 +402,16 @@ impl Core {
 
 impl Inner {
     fn disown(&mut self, local: SocketAddr) {
-        if let Err(error) = self.nic.disown(local) {
+        self.give_up(Owned::Port(local));
+    }
+
+    fn give_up(&mut self, owned: Owned) {
+        let given_up = match owned {
+            Owned::Port(local) => self.nic.disown(local),
+            Owned::Flow(tuple) => self.nic.disown_flow(tuple),
+        };
+        if let Err(error) = given_up {
+            let local = owned.local();
             tracing::warn!(%local, %error, "could not give the address back to the kernel");
         }
     }

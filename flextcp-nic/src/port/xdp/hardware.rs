@@ -241,6 +241,15 @@ impl Maps for WithCard {
         self.driver.remove_excluded(key)
     }
 
+    // The card may take what is another's to a queue: the program in the driver passes it on.
+    fn set_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        self.driver.set_connection(key)
+    }
+
+    fn remove_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        self.driver.remove_connection(key)
+    }
+
     fn counts(&self) -> io::Result<SteeringCounters> {
         self.driver.counts()
     }

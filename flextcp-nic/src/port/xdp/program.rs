@@ -48,6 +48,7 @@ pub(super) fn load() -> io::Result<Program> {
         singles: Singles::new(mapped::<[u64; 3]>(&singles, 65536)?),
         ports: mapped::<u64>(&ports, 1024)?,
         excluded: HashMap::try_from(map("EXCLUDED")?).map_err(from_map)?,
+        connections: HashMap::try_from(map("CONNECTIONS")?).map_err(from_map)?,
         counts: PerCpuArray::try_from(map("COUNTS")?).map_err(from_map)?,
     };
     let program: &mut Xdp = ebpf
@@ -162,6 +163,7 @@ pub(super) struct KernelMaps {
     singles: Singles,
     ports: Mapping,
     excluded: HashMap<MapData, TupleKey, u32>,
+    connections: HashMap<MapData, TupleKey, u32>,
     counts: PerCpuArray<MapData, u64>,
 }
 
@@ -199,6 +201,14 @@ impl Maps for KernelMaps {
 
     fn remove_excluded(&mut self, key: TupleKey) -> io::Result<()> {
         self.excluded.remove(&key).map_err(from_map)
+    }
+
+    fn set_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        self.connections.insert(key, 0, 0).map_err(from_map)
+    }
+
+    fn remove_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        self.connections.remove(&key).map_err(from_map)
     }
 
     fn counts(&self) -> io::Result<SteeringCounters> {

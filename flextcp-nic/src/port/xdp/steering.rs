@@ -1,6 +1,8 @@
 //! Which frames are ours: the program's maps, and the counting of who asked for what.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod tables;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,9 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::flow::FlowTuple;
 
+use tables::Tables;
+
 const FAMILY_IPV4: u16 = 4;
 const FAMILY_IPV6: u16 = 6;
 const OWNED_HAS_EXCLUSIONS: u32 = 1;
+const OWNED_CONNECTIONS_ONLY: u32 = 2;
 
 /// `struct owned_key` of `bpf/steer.c`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -22,7 +27,7 @@ pub(super) struct OwnedKey {
 }
 
 /// `struct tuple_key` of `bpf/steer.c`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub(super) struct TupleKey {
     local: [u8; 16],
@@ -69,6 +74,14 @@ impl OwnedKey {
         self.address == [0; 16]
     }
 
+    /// The same port at every address of its family.
+    fn wildcard(&self) -> Self {
+        Self {
+            address: [0; 16],
+            ..*self
+        }
+    }
+
     /// `struct single` of `bpf/steer.c` as words: the address, and last the family.
     pub(super) fn single(&self) -> [u64; 3] {
         let (low, high) = self.address.split_at(8);
@@ -98,6 +111,15 @@ impl TupleKey {
         }
     }
 
+    /// The address and port that it is at.
+    fn owned(&self) -> OwnedKey {
+        OwnedKey {
+            address: self.local,
+            port: self.local_port,
+            family: self.family as u16,
+        }
+    }
+
     fn new(tuple: FlowTuple) -> Self {
         let (local, family) = words(tuple.local.0.to_canonical());
         let (remote, _) = words(tuple.remote.0.to_canonical());
@@ -118,6 +140,8 @@ pub(super) trait Maps: Send {
     fn set_ports(&mut self, word: u32, bits: u64) -> io::Result<()>;
     fn set_excluded(&mut self, key: TupleKey) -> io::Result<()>;
     fn remove_excluded(&mut self, key: TupleKey) -> io::Result<()>;
+    fn set_connection(&mut self, key: TupleKey) -> io::Result<()>;
+    fn remove_connection(&mut self, key: TupleKey) -> io::Result<()>;
     fn counts(&self) -> io::Result<SteeringCounters>;
 
     /// Whether the device can be told the queues of connections.
@@ -160,26 +184,15 @@ impl fmt::Debug for Steering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tables = self.lock();
         f.debug_struct("Steering")
-            .field("requested", &tables.requested)
-            .field("excluded", &tables.excluded.len())
+            .field("tables", &*tables)
             .finish_non_exhaustive()
     }
 }
 
 impl Steering {
     pub(super) fn new(maps: Box<dyn Maps>, addresses: Option<BTreeSet<IpAddr>>) -> Self {
-        let tables = Tables {
-            maps,
-            addresses,
-            requested: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            ports: HashMap::new(),
-            bits: vec![0; 1024],
-            excluded: BTreeMap::new(),
-            excluded_ports: HashMap::new(),
-        };
         Self {
-            tables: Arc::new(Mutex::new(tables)),
+            tables: Arc::new(Mutex::new(Tables::new(maps, addresses))),
             queue: None,
         }
     }
@@ -205,12 +218,31 @@ impl Steering {
         self.lock().own(local)
     }
 
-    /// Undoes one [`own`](Self::own); without one it does nothing.
+    /// Undoes one [`own`](Self::own); without one it does nothing. Of connections that are
+    /// [owned themselves](Self::own_flow) no frame goes astray.
+    ///
+    /// # Errors
+    /// The kernel refused. There are more such connections than the table holds (65,536): all of the port stays ours
+    /// until they are gone.
+    pub fn disown(&self, local: SocketAddr) -> io::Result<()> {
+        self.lock().disown(local)
+    }
+
+    /// Frames of this connection are ours, whoever owns its local address and port. It costs no system call while that is
+    /// ours too; when that ends, its connections are entered one by one.
+    ///
+    /// # Errors
+    /// As [`own`](Self::own).
+    pub fn own_flow(&self, tuple: FlowTuple) -> io::Result<()> {
+        self.lock().own_flow(tuple)
+    }
+
+    /// Undoes one [`own_flow`](Self::own_flow); without one it does nothing.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn disown(&self, local: SocketAddr) -> io::Result<()> {
-        self.lock().disown(local)
+    pub fn disown_flow(&self, tuple: FlowTuple) -> io::Result<()> {
+        self.lock().disown_flow(tuple)
     }
 
     /// Frames of this connection stay with the kernel although its port is ours.
@@ -237,16 +269,9 @@ impl Steering {
         self.lock().set_addresses(addresses.into_iter().collect())
     }
 
-    /// Whether a frame for `local` is ours now.
+    /// Whether every frame for `local` is ours now.
     pub fn owns(&self, local: SocketAddr) -> bool {
-        let tables = self.lock();
-        let ip = local.ip().to_canonical();
-        let any = unspecified_like(ip);
-        [ip, any].into_iter().any(|ip| {
-            tables
-                .entries
-                .contains_key(&OwnedKey::new(ip, local.port()))
-        })
+        self.lock().owns(local)
     }
 
     /// The program's counters.
@@ -265,6 +290,14 @@ impl crate::steer::Steering for Steering {
 
     fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
         Self::disown(self, local)
+    }
+
+    fn own_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        Self::own_flow(self, tuple)
+    }
+
+    fn disown_flow(&mut self, tuple: FlowTuple) -> io::Result<()> {
+        Self::disown_flow(self, tuple)
     }
 
     fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
@@ -289,212 +322,11 @@ impl crate::steer::Steering for Steering {
 
     fn serves(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        match &self.lock().addresses {
+        match self.lock().addresses() {
             // Frames for them arrive on `lo` only.
             Some(addresses) => addresses.contains(&address) && !address.is_loopback(),
             None => true,
         }
-    }
-}
-
-fn unspecified_like(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => IpAddr::from([0; 4]),
-        IpAddr::V6(_) => IpAddr::from([0; 16]),
-    }
-}
-
-struct Tables {
-    maps: Box<dyn Maps>,
-    /// What a wildcard stands for; `None`: for itself.
-    addresses: Option<BTreeSet<IpAddr>>,
-    requested: BTreeMap<(IpAddr, u16), u32>,
-    /// Entries in the kernel, by how many requests need them.
-    entries: BTreeMap<OwnedKey, u32>,
-    /// Entries of each port.
-    ports: HashMap<u16, u32>,
-    bits: Vec<u64>,
-    excluded: BTreeMap<TupleKey, u32>,
-    /// Exclusions of each local port.
-    excluded_ports: HashMap<u16, u32>,
-}
-
-impl Tables {
-    fn own(&mut self, local: SocketAddr) -> io::Result<()> {
-        let request = (local.ip().to_canonical(), local.port());
-        if let Some(count) = self.requested.get_mut(&request) {
-            *count += 1;
-            return Ok(());
-        }
-        let keys = self.expand(request);
-        for (index, key) in keys.iter().enumerate() {
-            if let Err(error) = self.enter(*key) {
-                for key in &keys[..index] {
-                    self.leave(*key)?;
-                }
-                return Err(error);
-            }
-        }
-        self.requested.insert(request, 1);
-        Ok(())
-    }
-
-    fn disown(&mut self, local: SocketAddr) -> io::Result<()> {
-        let request = (local.ip().to_canonical(), local.port());
-        let Some(count) = self.requested.get_mut(&request) else {
-            return Ok(());
-        };
-        *count -= 1;
-        if *count > 0 {
-            return Ok(());
-        }
-        self.requested.remove(&request);
-        self.expand(request)
-            .into_iter()
-            .try_for_each(|key| self.leave(key))
-    }
-
-    fn expand(&self, (ip, port): (IpAddr, u16)) -> Vec<OwnedKey> {
-        match &self.addresses {
-            Some(addresses) if ip.is_unspecified() => addresses
-                .iter()
-                .filter(|address| address.is_ipv4() == ip.is_ipv4())
-                .map(|address| OwnedKey::new(*address, port))
-                .collect(),
-            _ => vec![OwnedKey::new(ip, port)],
-        }
-    }
-
-    fn set_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> io::Result<()> {
-        let Some(before) = self.addresses.replace(addresses.clone()) else {
-            self.addresses = None;
-            return Ok(());
-        };
-        let wildcards: Vec<_> = self
-            .requested
-            .keys()
-            .filter(|(ip, _)| ip.is_unspecified())
-            .copied()
-            .collect();
-        let mut result = Ok(());
-        for (any, port) in wildcards {
-            let same_family = |ip: &&IpAddr| ip.is_ipv4() == any.is_ipv4();
-            for gone in before.difference(&addresses).filter(same_family) {
-                let left = self.leave(OwnedKey::new(*gone, port));
-                result = result.and(left);
-            }
-            for new in addresses.difference(&before).filter(same_family) {
-                let entered = self.enter(OwnedKey::new(*new, port));
-                result = result.and(entered);
-            }
-        }
-        result
-    }
-
-    /// The entry first, then the port's bit: the program sees either none or the whole.
-    fn enter(&mut self, key: OwnedKey) -> io::Result<()> {
-        if let Some(count) = self.entries.get_mut(&key) {
-            *count += 1;
-            return Ok(());
-        }
-        let port = key.port();
-        self.maps.set_owned(key, self.flags(port))?;
-        if !self.ports.contains_key(&port)
-            && let Err(error) = self.set_bit(port, true)
-        {
-            self.maps.remove_owned(key)?;
-            return Err(error);
-        }
-        *self.ports.entry(port).or_insert(0) += 1;
-        self.entries.insert(key, 1);
-        Ok(())
-    }
-
-    fn leave(&mut self, key: OwnedKey) -> io::Result<()> {
-        let Some(count) = self.entries.get_mut(&key) else {
-            return Ok(());
-        };
-        *count -= 1;
-        if *count > 0 {
-            return Ok(());
-        }
-        self.entries.remove(&key);
-        let port = key.port();
-        let entries = self.ports.entry(port).or_insert(1);
-        *entries -= 1;
-        if *entries == 0 {
-            self.ports.remove(&port);
-            self.set_bit(port, false)?;
-        }
-        self.maps.remove_owned(key)
-    }
-
-    fn set_bit(&mut self, port: u16, owned: bool) -> io::Result<()> {
-        let word = usize::from(port >> 6);
-        let bit = 1 << (port & 63);
-        let bits = if owned {
-            self.bits[word] | bit
-        } else {
-            self.bits[word] & !bit
-        };
-        self.maps.set_ports(word as u32, bits)?;
-        self.bits[word] = bits;
-        Ok(())
-    }
-
-    fn flags(&self, port: u16) -> u32 {
-        if self.excluded_ports.contains_key(&port) {
-            OWNED_HAS_EXCLUSIONS
-        } else {
-            0
-        }
-    }
-
-    fn exclude(&mut self, tuple: FlowTuple) -> io::Result<()> {
-        let key = TupleKey::new(tuple);
-        if let Some(count) = self.excluded.get_mut(&key) {
-            *count += 1;
-            return Ok(());
-        }
-        self.maps.set_excluded(key)?;
-        self.excluded.insert(key, 1);
-        let port = tuple.local.1;
-        let exclusions = self.excluded_ports.entry(port).or_insert(0);
-        *exclusions += 1;
-        if *exclusions == 1 {
-            self.refresh_flags(port)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn include(&mut self, tuple: FlowTuple) -> io::Result<()> {
-        let key = TupleKey::new(tuple);
-        let Some(count) = self.excluded.get_mut(&key) else {
-            return Ok(());
-        };
-        *count -= 1;
-        if *count > 0 {
-            return Ok(());
-        }
-        self.excluded.remove(&key);
-        let port = tuple.local.1;
-        let exclusions = self.excluded_ports.entry(port).or_insert(1);
-        *exclusions -= 1;
-        if *exclusions == 0 {
-            self.excluded_ports.remove(&port);
-            self.refresh_flags(port)?;
-        }
-        self.maps.remove_excluded(key)
-    }
-
-    fn refresh_flags(&mut self, port: u16) -> io::Result<()> {
-        let flags = self.flags(port);
-        let of_port = |key: &&OwnedKey| key.port() == port;
-        self.entries
-            .keys()
-            .filter(of_port)
-            .try_for_each(|key| self.maps.set_owned(*key, flags))
     }
 }
 

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use flextcp_nic::flow::{FlowTuple, Token};
 
-use super::Core;
 use super::request::Request;
+use super::{Core, Owned};
 use crate::options::SocketOptions;
 use crate::reactor::driver::DriverShared;
 use crate::socket::{self, Command, Core as _, Stream};
@@ -138,7 +138,10 @@ impl Core {
     ) -> Option<(u16, PortHold)> {
         let inner = self.lock();
         inner.streams.values().find_map(|entry| {
-            let local = entry.owned.filter(|local| local.ip() == source)?;
+            let local = entry.owned.as_ref().map(Owned::local)?;
+            if local.ip() != source {
+                return None;
+            }
             let hold = entry.reservation.as_ref().filter(|hold| hold.any)?;
             let taken = inner.engine.knows(&FlowTuple::new(local, remote));
             (!taken).then(|| (local.port(), hold.clone()))

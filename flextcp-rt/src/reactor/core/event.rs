@@ -7,7 +7,7 @@ use flextcp_nic::flow::{FlowTuple, Token};
 
 use super::connect::Connecting;
 use super::trace::{self, Origin};
-use super::{Inner, StreamEntry};
+use super::{Inner, Owned, StreamEntry};
 use crate::socket::{self, Addresses, StreamHandle, Wakers};
 use crate::tcp::{AppBuffers, ConnError, ConnId, Event, ListenerId};
 
@@ -84,7 +84,7 @@ impl Inner {
             token,
             StreamEntry {
                 handle,
-                owned: Some(tuple.local_addr()),
+                owned: Some(Owned::Port(tuple.local_addr())),
                 reservation: Some(reservation),
                 inherited: None,
                 span: trace::opened(
@@ -127,8 +127,8 @@ impl Inner {
         let core = entry.driver.clone();
         let (stream, handle) =
             socket::pair(core, token, app, addresses, entry.options.clone(), None);
-        let owned = match self.nic.own(local) {
-            Ok(()) => Some(local),
+        let owned = match self.nic.own_flow(tuple) {
+            Ok(()) => Some(Owned::Flow(tuple)),
             Err(error) => {
                 tracing::warn!(%local, %error, "this connection will not outlive its listener");
                 None
@@ -170,8 +170,8 @@ impl Inner {
         if let Some(entry) = self.streams.remove(&token) {
             trace::closed(&entry.span);
             entry.handle.on_closed(wakers);
-            if let Some(local) = entry.owned {
-                self.disown(local);
+            if let Some(owned) = entry.owned {
+                self.give_up(owned);
             }
             drop(entry.reservation);
         }

@@ -106,9 +106,9 @@ impl Inner {
         }
         self.engine.release(token.into());
         if let Some(entry) = self.streams.remove(&token)
-            && let Some(local) = entry.owned
+            && let Some(owned) = entry.owned
         {
-            self.disown(local);
+            self.give_up(owned);
         }
         Ok(stream)
     }

@@ -9,7 +9,7 @@ use flextcp_nic::flow::{FlowTuple, Token};
 use super::connect::{PortHold, connect_error};
 use super::request::Request;
 use super::trace::{self, Origin};
-use super::{Core, StreamEntry};
+use super::{Core, Owned, StreamEntry};
 use crate::host::repair::{self, ImportError, RepairState};
 use crate::options::SocketOptions;
 use crate::reactor::driver::DriverShared;
@@ -59,10 +59,10 @@ impl Core {
                 return Err(ImportError { stream, error });
             }
         };
-        let owned = inner.nic.own(tuple.local_addr()).and_then(|()| {
+        let owned = inner.nic.own_flow(tuple).and_then(|()| {
             let included = inner.nic.include(tuple);
             if included.is_err() {
-                inner.disown(tuple.local_addr());
+                inner.give_up(Owned::Flow(tuple));
             }
             included
         });
@@ -86,7 +86,7 @@ impl Core {
             token,
             StreamEntry {
                 handle,
-                owned: Some(tuple.local_addr()),
+                owned: Some(Owned::Flow(tuple)),
                 reservation: Some(PortHold::of_its_own(reservation)),
                 inherited: None,
                 span,

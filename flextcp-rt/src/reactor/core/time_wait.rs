@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flextcp_nic::flow::FlowTuple;
 
-use super::{Core, Inner, PortHold};
+use super::{Core, Inner, Owned, PortHold};
 use crate::tcp::ConnId;
 
 /// Local ports of outgoing connections that are held so long. Each is a descriptor, and while it is held its socket
@@ -22,6 +22,7 @@ pub(super) struct TimeWaits {
 }
 
 struct Held {
+    owned: Owned,
     port: Option<PortHold>,
     /// Of an accepted one, as [`StreamEntry::inherited`](super::StreamEntry).
     inherited: Option<PortHold>,
@@ -52,6 +53,7 @@ impl TimeWaits {
     fn enter(
         &mut self,
         tuple: FlowTuple,
+        owned: Owned,
         port: Option<PortHold>,
         inherited: Option<PortHold>,
     ) -> Option<FlowTuple> {
@@ -61,6 +63,7 @@ impl TimeWaits {
             self.ports.insert(place, tuple);
         }
         let held = Held {
+            owned,
             port,
             inherited,
             place,
@@ -70,15 +73,13 @@ impl TimeWaits {
         (self.ports.len() > self.most_ports).then_some(*oldest)
     }
 
-    /// Whether the ends were held until now.
-    fn leave(&mut self, tuple: &FlowTuple) -> bool {
-        let Some(held) = self.held.remove(tuple) else {
-            return false;
-        };
+    /// What was owned for these ends until now, if they were held.
+    fn leave(&mut self, tuple: &FlowTuple) -> Option<Owned> {
+        let held = self.held.remove(tuple)?;
         if held.port.is_some() {
             self.ports.remove(&held.place);
         }
-        true
+        Some(held.owned)
     }
 }
 
@@ -94,7 +95,7 @@ impl Core {
         } = &mut *inner;
         let open = streams
             .values_mut()
-            .filter(|entry| entry.owned.is_some_and(|local| local.port() == port))
+            .filter(|entry| entry.owned.is_some_and(|it| it.local().port() == port))
             .map(|entry| (&entry.reservation, &mut entry.inherited));
         let waiting = time_waits
             .held
@@ -115,20 +116,20 @@ impl Inner {
         let Some(entry) = self.streams.get_mut(&conn.into()) else {
             return;
         };
-        if entry.owned.take().is_none() {
+        let Some(owned) = entry.owned.take() else {
             return;
-        }
+        };
         let (port, inherited) = (entry.reservation.take(), entry.inherited.take());
         self.leave_time_wait(&tuple);
-        if let Some(oldest) = self.time_waits.enter(tuple, port, inherited) {
+        if let Some(oldest) = self.time_waits.enter(tuple, owned, port, inherited) {
             self.leave_time_wait(&oldest);
         }
     }
 
     /// The TIME_WAIT of these ends is over, or others need the port more.
     pub(super) fn leave_time_wait(&mut self, tuple: &FlowTuple) {
-        if self.time_waits.leave(tuple) {
-            self.disown(tuple.local_addr());
+        if let Some(owned) = self.time_waits.leave(tuple) {
+            self.give_up(owned);
         }
     }
 }
@@ -146,6 +147,11 @@ mod tests {
         )
     }
 
+    const OWNED: Owned = Owned::Port(SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        1,
+    ));
+
     fn hold() -> Option<PortHold> {
         Some(PortHold::of_any(()))
     }
@@ -153,25 +159,29 @@ mod tests {
     #[test]
     fn the_oldest_port_goes_when_there_are_too_many() {
         let mut waits = TimeWaits::with_ports(2);
-        assert_eq!(waits.enter(tuple(1), hold(), None), None);
-        assert_eq!(waits.enter(tuple(2), None, None), None, "accepted: no port");
-        assert_eq!(waits.enter(tuple(3), hold(), None), None);
-        assert_eq!(waits.enter(tuple(4), hold(), None), Some(tuple(1)));
-        assert!(waits.leave(&tuple(1)));
-        assert!(!waits.leave(&tuple(1)));
+        assert_eq!(waits.enter(tuple(1), OWNED, hold(), None), None);
+        assert_eq!(
+            waits.enter(tuple(2), OWNED, None, None),
+            None,
+            "accepted: no port"
+        );
+        assert_eq!(waits.enter(tuple(3), OWNED, hold(), None), None);
+        assert_eq!(waits.enter(tuple(4), OWNED, hold(), None), Some(tuple(1)));
+        assert!(waits.leave(&tuple(1)).is_some());
+        assert!(waits.leave(&tuple(1)).is_none());
         assert_eq!((waits.held.len(), waits.ports.len()), (3, 2));
     }
 
     #[test]
     fn ends_that_were_used_again_are_as_new_as_their_last_use() {
         let mut waits = TimeWaits::with_ports(2);
-        waits.enter(tuple(1), hold(), None);
-        waits.enter(tuple(2), hold(), None);
+        waits.enter(tuple(1), OWNED, hold(), None);
+        waits.enter(tuple(2), OWNED, hold(), None);
         // A new connection between the same ends, and its TIME_WAIT.
-        assert!(waits.leave(&tuple(1)));
-        assert_eq!(waits.enter(tuple(1), hold(), None), None);
-        assert_eq!(waits.enter(tuple(3), hold(), None), Some(tuple(2)));
-        assert!(waits.leave(&tuple(2)));
-        assert_eq!(waits.enter(tuple(4), hold(), None), Some(tuple(1)));
+        assert!(waits.leave(&tuple(1)).is_some());
+        assert_eq!(waits.enter(tuple(1), OWNED, hold(), None), None);
+        assert_eq!(waits.enter(tuple(3), OWNED, hold(), None), Some(tuple(2)));
+        assert!(waits.leave(&tuple(2)).is_some());
+        assert_eq!(waits.enter(tuple(4), OWNED, hold(), None), Some(tuple(1)));
     }
 }

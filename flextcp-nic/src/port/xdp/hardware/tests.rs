@@ -33,6 +33,14 @@ impl Maps for Driver {
         Ok(())
     }
 
+    fn set_connection(&mut self, _: TupleKey) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove_connection(&mut self, _: TupleKey) -> io::Result<()> {
+        Ok(())
+    }
+
     fn counts(&self) -> io::Result<SteeringCounters> {
         Ok(SteeringCounters::default())
     }

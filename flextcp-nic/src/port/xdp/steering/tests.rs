@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::steer::Steering as _;
 
@@ -10,6 +12,7 @@ struct FakeTables {
     owned: BTreeMap<OwnedKey, u32>,
     ports: BTreeMap<u32, u64>,
     excluded: BTreeSet<TupleKey>,
+    connections: BTreeSet<TupleKey>,
 }
 
 const ROOM: usize = 4;
@@ -64,6 +67,24 @@ impl Maps for Fake {
     fn remove_excluded(&mut self, key: TupleKey) -> io::Result<()> {
         self.0.lock().unwrap().excluded.remove(&key);
         Ok(())
+    }
+
+    fn set_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        let mut tables = self.0.lock().unwrap();
+        if tables.connections.len() == ROOM {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        tables.connections.insert(key);
+        Ok(())
+    }
+
+    fn remove_connection(&mut self, key: TupleKey) -> io::Result<()> {
+        let removed = self.0.lock().unwrap().connections.remove(&key);
+        if removed {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn counts(&self) -> io::Result<SteeringCounters> {
@@ -189,4 +210,136 @@ fn only_ports_with_exclusions_pay_for_looking_them_up() {
     steering.include(tuple).unwrap();
     assert!(fake.owned().iter().all(|entry| entry.2 == 0));
     assert!(fake.0.lock().unwrap().excluded.is_empty());
+}
+
+fn flow(local: &str, remote: u16) -> FlowTuple {
+    FlowTuple::new(at(local), SocketAddr::from(([10, 0, 0, 9], remote)))
+}
+
+impl Fake {
+    fn connections(&self) -> Vec<FlowTuple> {
+        let tables = self.0.lock().unwrap();
+        tables.connections.iter().map(TupleKey::tuple).collect()
+    }
+}
+
+const ONLY: u32 = OWNED_CONNECTIONS_ONLY;
+
+#[test]
+fn connections_outlive_their_listener_one_by_one() {
+    let (steering, fake) = steering(Some(&["10.0.0.1"]));
+    let local = "10.0.0.1:80";
+    steering.own(at(local)).unwrap();
+    for remote in [1, 2, 2] {
+        steering.own_flow(flow(local, remote)).unwrap();
+    }
+    assert_eq!(
+        fake.connections(),
+        [],
+        "no system call as long as somebody listens"
+    );
+    steering.disown(at(local)).unwrap();
+    assert_eq!(fake.owned(), [(ip("10.0.0.1"), 80, ONLY)]);
+    assert_eq!(fake.connections(), [flow(local, 1), flow(local, 2)]);
+    assert!(fake.has_bit(80) && !steering.owns(at(local)));
+
+    // Twice in use: in TIME_WAIT, and again.
+    steering.disown_flow(flow(local, 2)).unwrap();
+    steering.disown_flow(flow(local, 1)).unwrap();
+    assert_eq!(fake.connections(), [flow(local, 2)]);
+    steering.own_flow(flow(local, 3)).unwrap();
+    assert_eq!(fake.connections(), [flow(local, 2), flow(local, 3)]);
+
+    // A listener again, and its end.
+    steering.own(at(local)).unwrap();
+    assert_eq!(fake.owned(), [(ip("10.0.0.1"), 80, 0)]);
+    assert_eq!(fake.connections(), []);
+    steering.disown_flow(flow(local, 3)).unwrap();
+    steering.own_flow(flow(local, 4)).unwrap();
+    steering.disown(at(local)).unwrap();
+    assert_eq!(fake.connections(), [flow(local, 2), flow(local, 4)]);
+    for remote in [2, 4, 4] {
+        steering.disown_flow(flow(local, remote)).unwrap();
+    }
+    assert_eq!((fake.owned(), fake.connections()), (vec![], vec![]));
+    assert!(!fake.has_bit(80));
+}
+
+#[test]
+fn a_connection_needs_no_listener() {
+    let (steering, fake) = steering(None);
+    let local = "10.0.0.1:80";
+    steering.own_flow(flow(local, 1)).unwrap();
+    assert_eq!(fake.owned(), [(ip("10.0.0.1"), 80, ONLY)]);
+    assert_eq!(fake.connections(), [flow(local, 1)]);
+    steering.exclude(flow(local, 7)).unwrap();
+    assert_eq!(
+        fake.owned(),
+        [(ip("10.0.0.1"), 80, ONLY | OWNED_HAS_EXCLUSIONS)]
+    );
+    steering.include(flow(local, 7)).unwrap();
+    assert_eq!(fake.owned(), [(ip("10.0.0.1"), 80, ONLY)]);
+    steering.disown_flow(flow(local, 1)).unwrap();
+    assert_eq!((fake.owned(), fake.connections()), (vec![], vec![]));
+}
+
+#[test]
+fn a_wildcard_on_lo_covers_its_connections() {
+    let (steering, fake) = steering(None);
+    let (v4, v6) = ("127.0.0.1:80", "[::1]:80");
+    steering.own(at("0.0.0.0:80")).unwrap();
+    steering.own(at("[::]:80")).unwrap();
+    for local in [v4, "127.0.0.2:80", v6] {
+        steering.own_flow(flow(local, 1)).unwrap();
+    }
+    assert_eq!(fake.owned(), [(ip("0.0.0.0"), 80, 0), (ip("::"), 80, 0)]);
+    steering.disown(at("0.0.0.0:80")).unwrap();
+    assert_eq!(
+        fake.owned(),
+        [
+            (ip("::"), 80, 0),
+            (ip("127.0.0.1"), 80, ONLY),
+            (ip("127.0.0.2"), 80, ONLY)
+        ]
+    );
+    assert_eq!(fake.connections().len(), 2);
+    steering.own(at("0.0.0.0:80")).unwrap();
+    assert_eq!((fake.owned().len(), fake.connections()), (2, vec![]));
+    for local in [v4, "127.0.0.2:80", v6] {
+        steering.disown_flow(flow(local, 1)).unwrap();
+    }
+    steering.disown(at("0.0.0.0:80")).unwrap();
+    steering.disown(at("[::]:80")).unwrap();
+    assert_eq!((fake.owned(), fake.connections()), (vec![], vec![]));
+}
+
+#[test]
+fn without_room_for_its_connections_a_port_stays_ours_whole() {
+    let (steering, fake) = steering(None);
+    let local = "10.0.0.1:80";
+    let remotes = 1..=ROOM as u16 + 1;
+    steering.own(at(local)).unwrap();
+    for remote in remotes.clone() {
+        steering.own_flow(flow(local, remote)).unwrap();
+    }
+    let error = steering.disown(at(local)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(steering.owns(at(local)) && fake.connections().is_empty());
+    // Another port has room, up to the last entry; one more is refused, and does not take its port.
+    let other = "10.0.0.1:81";
+    for remote in 1..=ROOM as u16 {
+        steering.own_flow(flow(other, remote)).unwrap();
+    }
+    let one_more = flow("10.0.0.1:82", 1);
+    assert!(steering.own_flow(one_more).is_err());
+    assert!(steering.own_flow(flow(other, 99)).is_err());
+    assert!(!fake.has_bit(82));
+    for remote in 1..=ROOM as u16 {
+        steering.disown_flow(flow(other, remote)).unwrap();
+    }
+    for remote in remotes {
+        assert!(steering.owns(at(local)));
+        steering.disown_flow(flow(local, remote)).unwrap();
+    }
+    assert_eq!((fake.owned(), fake.connections()), (vec![], vec![]));
 }

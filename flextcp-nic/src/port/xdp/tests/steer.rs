@@ -300,3 +300,50 @@ fn excluded_connections_are_the_kernels() {
         );
     });
 }
+
+#[test]
+fn single_connections_are_ours_and_the_rest_of_their_port_is_not() {
+    in_namespace(|| {
+        let mut net = Loop::new();
+        let steering = net.interface.steering();
+        let (v4, v6) = (SocketAddr::from((ME, 80)), SocketAddr::from((ME6, 80)));
+        let both = [
+            FlowTuple::new(v4, SocketAddr::from((PEER, 999))),
+            FlowTuple::new(v6, SocketAddr::from((PEER6, 999))),
+        ];
+        let others = [
+            FlowTuple::new(v4, SocketAddr::from((PEER, 998))),
+            FlowTuple::new(v6, SocketAddr::from((PEER6, 998))),
+        ];
+        let mut verdicts = || [net.verdict(&plain(80)), net.verdict(&plain6(80))];
+        for tuple in others {
+            steering.own_flow(tuple).unwrap();
+        }
+        assert_eq!(verdicts(), [Kernels, Kernels], "of another connection");
+        for tuple in both {
+            steering.own_flow(tuple).unwrap();
+        }
+        assert_eq!(verdicts(), [Ours, Ours]);
+        // A listener comes and goes.
+        let any = [
+            SocketAddr::from(([0; 4], 80)),
+            SocketAddr::from(([0; 16], 80)),
+        ];
+        for listener in any {
+            steering.own(listener).unwrap();
+        }
+        for tuple in both {
+            steering.disown_flow(tuple).unwrap();
+        }
+        assert_eq!(verdicts(), [Ours, Ours], "a new one");
+        for listener in any {
+            steering.disown(listener).unwrap();
+        }
+        assert_eq!(verdicts(), [Kernels, Kernels], "it is not known");
+        for tuple in both {
+            steering.own_flow(tuple).unwrap();
+            steering.exclude(tuple).unwrap();
+        }
+        assert_eq!(verdicts(), [Excluded, Excluded]);
+    });
+}
