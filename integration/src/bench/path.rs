@@ -160,7 +160,7 @@ pub const BBR_FILL: Target = Target::AtLeast(0.9);
 /// The path on which two flows share a bottleneck. Without jitter a drop-tail queue that sends a packet every 121 µs lets
 /// the phase of two ACK clocks decide who loses, all the time the same: whoever's segments come 100 µs later finds a place free.
 /// What other traffic does to real queues, a random delay of up to one packet's time does here (Floyd and Jacobson, On Traffic
-/// Phase Effects in Packet-Switched Gateways, section 3.2).
+/// Phase Effects in Packet-Switched Gateways).
 pub fn sharing(jitter: bool, seed: u64) -> ImpairConfig {
     let mut config = Cell {
         rtt: 20,
