@@ -1,5 +1,7 @@
 //! Any segment against any state.
 
+mod rules;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

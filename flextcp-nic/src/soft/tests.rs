@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::buffer::{Pool, RecvReader, SendWriter, recv_ring, send_ring};
-use crate::nic::{Exception, Notification};
+use crate::nic::{Exception, Notification, Reason};
 use crate::port::TxOffload;
 use crate::port::memory::{MemoryConfig, MemoryPort};
 use crate::seq::{Mss, SeqNum, WindowScale};
@@ -14,7 +14,7 @@ use crate::wire::{MAX_HEADER_LEN, MacAddr, SegmentRepr, TcpFlags, TcpOptions};
 #[derive(Debug, Default)]
 struct Log {
     notifications: Vec<Notification>,
-    exceptions: Vec<(crate::nic::Reason, bool)>,
+    exceptions: Vec<(Reason, bool)>,
     returned: usize,
 }
 
@@ -259,6 +259,36 @@ impl End {
     }
 }
 
+/// Sends `frame` past the flows of `nic`.
+fn send_raw(nic: &mut SoftNic, frame: &[u8]) {
+    let frame = TxFrame {
+        header: frame,
+        payload: [&[], &[]],
+        offload: TxOffload::default(),
+    };
+    nic.transmit(Instant::ZERO, frame).unwrap();
+    nic.flush(Instant::ZERO).unwrap();
+}
+
+fn segment(tuple: FlowTuple, seq: SeqNum, ack: SeqNum, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    let segment = SegmentRepr {
+        src_mac: MacAddr::default(),
+        dst_mac: MacAddr::default(),
+        tuple,
+        tos: 0,
+        ttl: 64,
+        seq,
+        ack,
+        flags,
+        window: 1000,
+        urgent: 0,
+        options: TcpOptions::default(),
+    };
+    let mut header = [0; MAX_HEADER_LEN];
+    let len = segment.emit([payload, &[]], false, &mut header);
+    [&header[..len], payload].concat()
+}
+
 /// Which segments of no flow reach the host.
 #[test]
 fn a_filter_guards_listeners_and_spares_what_this_host_began() {
@@ -268,28 +298,9 @@ fn a_filter_guards_listeners_and_spares_what_this_host_began() {
     let local = |port| SocketAddr::new(address(false, 1), port);
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let mut let_in = |nic: &mut SoftNic, port: u16| {
-        let segment = SegmentRepr {
-            src_mac: MacAddr::default(),
-            dst_mac: MacAddr::default(),
-            tuple: FlowTuple::new(SocketAddr::new(address(false, 2), 4000), local(port)),
-            tos: 0,
-            ttl: 64,
-            seq: SeqNum(1),
-            ack: SeqNum(0),
-            flags: TcpFlags::SYN,
-            window: 1000,
-            urgent: 0,
-            options: TcpOptions::default(),
-        };
-        let mut header = [0; MAX_HEADER_LEN];
-        let len = segment.emit([&[], &[]], false, &mut header);
-        let frame = TxFrame {
-            header: &header[..len],
-            payload: [&[], &[]],
-            offload: TxOffload::default(),
-        };
-        peer.nic.transmit(Instant::ZERO, frame).unwrap();
-        peer.nic.flush(Instant::ZERO).unwrap();
+        let tuple = FlowTuple::new(SocketAddr::new(address(false, 2), 4000), local(port));
+        let syn = segment(tuple, SeqNum(1), SeqNum(0), TcpFlags::SYN, b"");
+        send_raw(&mut peer.nic, &syn);
         let mut log = Log::default();
         nic.poll(Instant::ZERO, 64, &mut log).unwrap();
         !log.exceptions.is_empty()
@@ -307,6 +318,135 @@ fn a_filter_guards_listeners_and_spares_what_this_host_began() {
     assert!(let_in(&mut ours.nic, 81), "only a connection again");
     ours.nic.disown(local(81)).unwrap();
     assert!(!let_in(&mut ours.nic, 81));
+}
+
+/// RFC 5927, section 4.1: an ICMP error that quotes what is not in flight is late or forged.
+#[test]
+fn icmp_errors_are_about_what_is_in_flight() {
+    for (from_una, believed) in [(-1, false), (0, true), (999, true), (1000, false)] {
+        let [mut ours, mut peer] = connected(&Setup::default());
+        assert_eq!(ours.send.write(&[7; 1000]), 1000);
+        ours.nic.doorbell(Instant::ZERO, ours.id).unwrap();
+        ours.nic.flush(Instant::ZERO).unwrap();
+        let state = ours.nic.progress(ours.id).unwrap().state;
+        assert_eq!(state.in_flight(), 1000);
+        let seq = state.snd_una() + from_una as u32;
+        let quoted = segment(state.tuple(), seq, SeqNum(0), TcpFlags::ACK, b"");
+        let unreachable = etherparse::icmpv4::DestUnreachableHeader::Host;
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [2; 6])
+            .ipv4([192, 0, 2, 1], [10, 0, 0, 1], 64)
+            .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(unreachable));
+        let mut frame = Vec::new();
+        builder.write_to_vec(&mut frame, &quoted[14..]).unwrap();
+        send_raw(&mut peer.nic, &frame);
+        ours.nic.poll(Instant::ZERO, 64, &mut ours.log).unwrap();
+        let expected = [(Reason::Icmp, true)];
+        assert_eq!(
+            ours.log.exceptions,
+            &expected[..usize::from(believed)],
+            "{from_una}"
+        );
+        assert_eq!(ours.nic.counters().filtered, u64::from(!believed));
+        assert_eq!(ours.nic.progress(ours.id).is_err(), believed);
+    }
+}
+
+/// The host's engine is told, so that no other queue is asked for the connection while it is on its way.
+#[test]
+fn what_follows_a_punt_in_its_poll_is_known_to_be_the_hosts() {
+    let [mut ours, mut peer] = connected(&Setup::default());
+    let state = ours.nic.progress(ours.id).unwrap().state;
+    let reversed = state.tuple().reversed();
+    let ahead = segment(
+        reversed,
+        state.rcv_nxt() + 5,
+        state.snd_una(),
+        TcpFlags::ACK,
+        b"data",
+    );
+    let elsewhere = FlowTuple {
+        local: (reversed.local.0, 2001),
+        ..reversed
+    };
+    let stranger = segment(elsewhere, SeqNum(1), SeqNum(1), TcpFlags::ACK, b"");
+    let mut exceptions = |frames: &[&Vec<u8>]| {
+        frames
+            .iter()
+            .for_each(|frame| send_raw(&mut peer.nic, frame));
+        let mut log = Log::default();
+        ours.nic.poll(Instant::ZERO, 64, &mut log).unwrap();
+        log.exceptions
+            .into_iter()
+            .map(|(reason, _)| reason)
+            .collect::<Vec<_>>()
+    };
+    // Without timestamps, which were negotiated.
+    assert_eq!(
+        exceptions(&[&ahead, &stranger, &ahead]),
+        [Reason::Paws, Reason::NoFlow, Reason::HostOwned]
+    );
+    assert_eq!(exceptions(&[&ahead]), [Reason::NoFlow]);
+}
+
+/// A window that was in no frame is not promised: an update would never follow.
+#[test]
+fn what_a_full_port_refuses_offers_no_window() {
+    let port = MemoryConfig {
+        queue_frames: 0,
+        ..MemoryConfig::default()
+    };
+    let [mut ours, _peer] = connected(&Setup {
+        port,
+        ..Setup::default()
+    });
+    let Claim::Done(mut returned) = ours.nic.claim(Instant::ZERO, ours.id).unwrap() else {
+        panic!("the software NIC claims at once")
+    };
+    let offered = returned.state.rcv_adv();
+    returned.state.rcv_free *= 2;
+    ours.id = ours
+        .nic
+        .install(Instant::ZERO, Token(9), returned.state, returned.buffers)
+        .unwrap();
+    assert_eq!(ours.send.write(b"data"), 4);
+    ours.nic.doorbell(Instant::ZERO, ours.id).unwrap();
+    ours.nic.flush(Instant::ZERO).unwrap();
+    let state = ours.nic.progress(ours.id).unwrap().state;
+    assert_eq!((state.in_flight(), state.rcv_adv()), (0, offered));
+    assert_eq!(
+        ours.nic.poll_at(),
+        Some(Instant::ZERO),
+        "both are to be tried again"
+    );
+}
+
+#[test]
+fn flows_take_turns_of_a_quantum() {
+    let [mut ours, _peer] = connected(&Setup::default());
+    let pool = Pool::new(16 << 20);
+    let template = ours.nic.progress(ours.id).unwrap().state;
+    let flows = [3000, 3001].map(|port| {
+        let mut state = template;
+        let remote = SocketAddr::new(address(false, 2), port);
+        state.set_tuple(&FlowTuple::new(template.tuple().local_addr(), remote));
+        (state.cwnd, state.snd_wnd) = (1 << 20, 1 << 20);
+        let (recv, _) = recv_ring(&pool);
+        let (writer, send) = send_ring(&pool, 1 << 20);
+        assert_eq!(writer.write(&[7; 500_000]), 500_000);
+        let buffers = FlowBuffers { recv, send };
+        ours.nic
+            .install(Instant::ZERO, Token(1), state, buffers)
+            .unwrap()
+    });
+    ours.nic.flush(Instant::ZERO).unwrap();
+    let [first, second] = flows.map(|id| ours.nic.progress(id).unwrap().state.in_flight());
+    let (mss, config) = (1448, SoftConfig::new([0; 16]));
+    assert!(
+        first.abs_diff(second) <= config.quantum + mss,
+        "{first} {second}"
+    );
+    let sent = first + second;
+    assert!((config.flush_budget..=config.flush_budget + config.quantum + mss).contains(&sent));
 }
 
 #[test]

@@ -75,3 +75,42 @@ pub(super) fn announces_reduction(make: &mut dyn FnMut() -> Bench) {
         ]
     );
 }
+
+/// Linux's `__tcp_ecn_check_ce`: the first mark is acknowledged at once, as the sender should slow down now; while ECE is being
+/// echoed another one changes nothing.
+pub(super) fn acks_the_first_mark_at_once(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), |state| state.set(flags::ECN, true));
+    rig.peer(". 0:10 ack 0 win 512 ce");
+    rig.poll();
+    rig.read(0, 10);
+    assert_eq!(rig.sent(), ["E. 0:0 ack 10 win 512"]);
+    rig.peer(". 10:20 ack 0 win 512 ce");
+    rig.poll();
+    rig.read(10, 10);
+    assert!(rig.sent().is_empty());
+}
+
+/// RFC 3168, section 6.1.2: CWR answers an ECE by a smaller window; a larger one is no answer, and where ECN was not
+/// negotiated the bit means nothing.
+pub(super) fn announces_nothing_else(make: &mut dyn FnMut() -> Bench) {
+    let limits = |cwnd| Limits {
+        cwnd,
+        pacing_rate: 0,
+    };
+    for (ecn, cwnd) in [(true, 5000), (true, 6000), (false, 2000)] {
+        let mut rig = Rig::new(make(), |state| {
+            state.set(flags::ECN, ecn);
+            state.cwnd = 5000;
+        });
+        rig.write(0, 2000);
+        rig.sent();
+        rig.peer("E. 0:0 ack 1000 win 512");
+        assert_eq!(rig.notified().acked_ece, if ecn { 1000 } else { 0 });
+        let id = rig.id;
+        rig.nic().set_limits(id, limits(cwnd)).expect("installed");
+        assert!(
+            !rig.claim().state.has(flags::CWR),
+            "ECN {ecn}, {cwnd} bytes"
+        );
+    }
+}

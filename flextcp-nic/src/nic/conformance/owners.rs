@@ -20,6 +20,8 @@ pub(super) fn punts(make: &mut dyn FnMut() -> Bench) {
         (plain, "P. 1:2 ack 0 win 512", Reason::OutOfOrder),
         (plain, "P. -10:0 ack 0 win 512", Reason::OutOfOrder),
         (plain, "P. -2:5 ack 0 win 512", Reason::OutOfOrder),
+        // A byte that is new with one that is not: no probe.
+        (plain, "P. -1:1 ack 0 win 512", Reason::OutOfOrder),
         (plain, ". 5:5 ack 0 win 512", Reason::OutOfOrder),
         (plain, ". 0:0 ack 0 win 512", Reason::DuplicateAck),
         (plain, ". 0:0 ack 500 win 512 sack 600:700", Reason::Sack),
@@ -159,6 +161,19 @@ pub(super) fn refuses_duplicates(make: &mut dyn FnMut() -> Bench) {
     rig.peer_on(1001, "P. 0:7 ack 0 win 512", false);
     assert_eq!(rig.notified().received, 7);
     assert!(rig.app.recv.is_empty(), "each flow has its own bytes");
+}
+
+pub(super) fn refuses_what_is_not_in_the_buffers(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), plain);
+    let mut in_flight = state(1001);
+    in_flight.set_snd_nxt(OWN + 1);
+    in_flight.set_snd_end(OWN + 1);
+    assert_eq!(
+        rig.install(in_flight).err(),
+        Some(InstallErrorKind::Unsupported),
+        "a byte in flight that the send buffer does not hold"
+    );
+    assert!(rig.install(state(1001)).is_ok());
 }
 
 pub(super) fn installs_mid_flight(make: &mut dyn FnMut() -> Bench) {

@@ -56,6 +56,15 @@ pub(super) fn reply_carries_the_ack(make: &mut dyn FnMut() -> Bench) {
     assert_eq!(rig.sent(), ["P. 0:5 ack 100 win 512"]);
     rig.wait(Duration::from_secs(1));
     assert!(rig.sent().is_empty());
+    // An ACK that has begun to wait is carried as well, and its timer stops.
+    rig.peer(". 100:200 ack 5 win 512");
+    rig.poll();
+    rig.read(100, 100);
+    assert!(rig.sent().is_empty());
+    rig.write(5, 5);
+    assert_eq!(rig.sent(), ["P. 5:10 ack 200 win 512"]);
+    rig.wait(Duration::from_secs(1));
+    assert!(rig.sent().is_empty());
 }
 
 pub(super) fn pushed_data_waits_for_replies_alone(make: &mut dyn FnMut() -> Bench) {
@@ -133,6 +142,39 @@ pub(super) fn answers_probes(make: &mut dyn FnMut() -> Bench) {
     assert!(rig.poll().is_empty());
     assert_eq!(rig.sent(), [". 0:0 ack 0 win 512"]);
     assert!(rig.app.recv.is_empty());
+}
+
+/// What a probe repeats that is acknowledged already is answered and says nothing else (RFC 9293, section 3.10.7.4,
+/// first; Linux's `tcp_sequence`).
+pub(super) fn believes_no_probe_of_old_bytes(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), |state| {
+        state.set(flags::TIMESTAMPS, true);
+        state.ts_recent = 100;
+    });
+    rig.write(0, 500);
+    rig.sent();
+    let (id, una) = (rig.id, rig.app.send.len());
+    rig.peer(". -1:-1 ack 500 win 512 ts 200/0");
+    assert!(rig.poll().is_empty());
+    assert_eq!(rig.app.send.len(), una, "its ACK counts for nothing");
+    let state = rig.nic().progress(id).expect("installed").state;
+    assert_eq!(state.ts_recent, 100, "nor does its timestamp");
+    assert_eq!(rig.sent().len(), 1, "it is answered");
+    // With the byte before RCV.NXT it reaches what is not acknowledged.
+    rig.peer(". -1:0 ack 500 win 512 ts 200/0");
+    assert_eq!(rig.notified().acked, 500);
+    let state = rig.nic().progress(id).expect("installed").state;
+    assert_eq!(state.ts_recent, 200);
+}
+
+/// Without anything outstanding an ACK that repeats the last one is no duplicate (RFC 5681, section 2, condition a).
+pub(super) fn repeated_acks_of_nothing(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), plain);
+    for _ in 0..4 {
+        rig.peer(". 0:0 ack 0 win 512");
+    }
+    assert!(rig.poll().is_empty());
+    assert!(rig.sent().is_empty());
 }
 
 pub(super) fn timestamps(make: &mut dyn FnMut() -> Bench) {

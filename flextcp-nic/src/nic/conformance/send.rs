@@ -104,6 +104,16 @@ pub(super) fn keeps_to_the_window(make: &mut dyn FnMut() -> Bench) {
     assert_eq!(rig.sent(), [". 2000:3000 ack 0 win 512"]);
 }
 
+/// SND.UNA + SND.WND is the first number not allowed (RFC 9293, section 3.3.1): a window is used to its last byte.
+pub(super) fn fills_the_window(make: &mut dyn FnMut() -> Bench) {
+    let mut rig = Rig::new(make(), |state| state.snd_wnd = 2000);
+    rig.write(0, 5000);
+    assert_eq!(
+        rig.sent(),
+        [". 0:1000 ack 0 win 512", ". 1000:2000 ack 0 win 512"]
+    );
+}
+
 pub(super) fn returns_a_stalled_flow(make: &mut dyn FnMut() -> Bench) {
     let mut rig = Rig::new(make(), plain);
     rig.write(0, 100);
