@@ -338,6 +338,17 @@ pub trait Nic: Send + fmt::Debug {
     /// As [`poll`](Self::poll).
     fn flush(&mut self, now: Instant) -> io::Result<()>;
 
+    /// Sends what the frames that were just taken in call for whatever the application does: full segments for which they made
+    /// room, and ACKs of bulk. The rest, which a reply may join, waits for [`flush`](Self::flush). A NIC that sends by itself has
+    /// nothing to do here.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    fn resume(&mut self, now: Instant) -> io::Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
     /// When [`flush`](Self::flush) next has work by the clock (a delayed ACK, a paced segment).
     fn poll_at(&self) -> Option<Instant>;
 

@@ -241,6 +241,12 @@ impl Nic for SoftNic {
         port.flush(now)
     }
 
+    fn resume(&mut self, now: Instant) -> io::Result<()> {
+        let Self { port, core } = self;
+        core.transmit_opened(&mut **port, now)?;
+        port.flush(now)
+    }
+
     fn poll_at(&self) -> Option<Instant> {
         let core = &self.core;
         let returns = (!core.returns.is_empty()).then_some(Instant::ZERO);

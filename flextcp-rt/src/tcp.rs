@@ -107,6 +107,8 @@ pub struct Engine {
     dirty: VecDeque<ConnId>,
     /// Bytes that the first of them sent in its turn.
     in_turn: u32,
+    /// Connections that may send without their applications since then.
+    opened: VecDeque<ConnId>,
     events: VecDeque<Event>,
     installs: VecDeque<ConnId>,
     claims: VecDeque<ConnId>,
@@ -137,6 +139,7 @@ impl Engine {
             raw: VecDeque::new(),
             dirty: VecDeque::new(),
             in_turn: 0,
+            opened: VecDeque::new(),
             events: VecDeque::new(),
             installs: VecDeque::new(),
             claims: VecDeque::new(),
@@ -158,6 +161,7 @@ impl Engine {
             now,
             config: &self.config,
             events: &mut self.events,
+            opened: &mut self.opened,
             raw: &mut self.raw,
             challenges: &mut self.challenges,
             scarce,

@@ -187,12 +187,13 @@ fn quartile(mut times: Vec<Duration>) -> f64 {
 /// Congestion control, MTU, bytes, and the least part of the loss-free throughput. A frame as large as `lo` and the hairpin have
 /// them is the fast path at its best. With Ethernet's, a window that CUBIC may have at one per cent of loss, twelve segments
 /// (RFC 9438, section 5.2), makes a turn of each host a matter of some microseconds, where that without loss takes 64
-/// segments: what is left depends on what a turn costs. Measured on a quiet machine at that MTU: 0.76 with CUBIC, 0.84 with BBR.
+/// segments, and a quarter of the segments pass through the engine: what is left depends on what they cost. Measured at that MTU
+/// beside other work, in 20 runs: 0.76 to 0.84 with CUBIC, 0.78 to 0.87 with BBR. The aim is 0.85.
 const CASES: [(&str, u32, usize, f64); 4] = [
     ("cubic", 65_535, 256 << 20, 0.85),
     ("bbr", 65_535, 256 << 20, 0.85),
-    ("cubic", 1_500, 32 << 20, 0.6),
-    ("bbr", 1_500, 32 << 20, 0.65),
+    ("cubic", 1_500, 32 << 20, 0.68),
+    ("bbr", 1_500, 32 << 20, 0.7),
 ];
 
 /// Rounds with and without loss alternate, so that both see the same machine. `FLEXTCP_FULL=1` measures longer.

@@ -13,6 +13,9 @@ use crate::port::{Port, PortInfo, TxFrame, TxOffload};
 use crate::time::earlier;
 use crate::wire::{MAX_HEADER_LEN, SegmentRepr};
 
+/// What arrived in such amounts is acknowledged before its reader runs: the sender may wait for it, and no reply comes as often.
+const BULK: u32 = 16 << 10;
+
 /// Flows that wait for something to be sent. A stale id in a queue is skipped when its turn comes.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
@@ -53,8 +56,17 @@ enum Turn {
     Paced(Instant),
     /// The peer's window is shut and nothing will open it: the slow path must probe.
     Stalled,
+    /// What it may send is no full segment.
+    Short,
     /// The port takes no more.
     PortFull,
+}
+
+/// What is worth sending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Least {
+    Anything,
+    FullSegment,
 }
 
 impl Core {
@@ -64,23 +76,48 @@ impl Core {
         let ready = &mut queues.ready;
         queues.paced.expire(now, |id| ready.push_back(id));
         self.send_early_acks(port, now)?;
+        self.send_data(port, now, Least::Anything)?;
+        self.send_acks(port, now)
+    }
+
+    /// Sends the full segments of flows whose window was opened, and ACKs of so much that a reply which carried one would save
+    /// little. What is shorter may grow before the next flush.
+    pub(super) fn transmit_opened(&mut self, port: &mut dyn Port, now: Instant) -> io::Result<()> {
+        if self.queues.ready.is_empty() && self.queues.acks.is_empty() {
+            return Ok(());
+        }
+        self.send_early_acks(port, now)?;
+        self.send_data(port, now, Least::FullSegment)?;
+        self.send_due_acks(port, now, |flow| {
+            let owed = flow.state.rcv_nxt().since(flow.state.last_ack_sent());
+            owed >= BULK && ack::due(&flow.state, &flow.local) == Due::Now
+        })
+    }
+
+    fn send_data(&mut self, port: &mut dyn Port, now: Instant, least: Least) -> io::Result<()> {
         let budget = u64::from(self.config.flush_budget);
         let end = self.counters.fast.bytes_out + budget;
+        let mut held = 0;
         while self.counters.fast.bytes_out < end
+            && self.queues.ready.len() > held
             && let Some(id) = self.queues.ready.pop_front()
         {
-            match self.turn(port, now, id)? {
+            match self.turn(port, now, id, least)? {
                 Turn::Done => {}
                 Turn::More => self.queues.ready.push_back(id),
                 Turn::Paced(at) => self.queues.paced.insert(at, id),
                 Turn::Stalled => self.returns.push(id),
+                Turn::Short => {
+                    self.queues.ready.push_back(id);
+                    held += 1;
+                }
                 Turn::PortFull => {
                     self.queues.ready.push_front(id);
                     break;
                 }
             }
         }
-        self.send_acks(port, now)
+        Ok(())
     }
 
     /// When [`transmit_all`](Self::transmit_all) next has work.
@@ -99,7 +136,13 @@ impl Core {
     }
 
     /// Lets one flow send up to its quantum.
-    fn turn(&mut self, port: &mut dyn Port, now: Instant, id: FlowId) -> io::Result<Turn> {
+    fn turn(
+        &mut self,
+        port: &mut dyn Port,
+        now: Instant,
+        id: FlowId,
+        least: Least,
+    ) -> io::Result<Turn> {
         let quantum = self.config.quantum;
         let info = &self.capabilities.port;
         let Some(flow) = self.table.get_mut(id) else {
@@ -123,6 +166,10 @@ impl Core {
                     });
                 }
             };
+            if least == Least::FullSegment && segment.len < segment.mss {
+                flow.send_queued = true;
+                return Ok(Turn::Short);
+            }
             if let Some(at) = flow.local.pace.blocked(now, flow.state.pacing_rate) {
                 flow.send_queued = true;
                 return Ok(Turn::Paced(at));
@@ -195,10 +242,21 @@ impl Core {
                 self.queues.want_ack(id, flow);
             }
         }
+        self.send_due_acks(port, now, |_| true)
+    }
+
+    /// Considers the ACKs that are queued, of flows that are `wanted`.
+    fn send_due_acks(
+        &mut self,
+        port: &mut dyn Port,
+        now: Instant,
+        wanted: impl Fn(&Flow) -> bool,
+    ) -> io::Result<()> {
         let mut acks = std::mem::take(&mut self.queues.acks);
         let mut kept = 0;
         for at in 0..acks.len() {
-            if !self.consider_ack(port, now, acks[at])? {
+            let waits = self.table.get(acks[at]).is_some_and(|flow| !wanted(flow));
+            if waits || !self.consider_ack(port, now, acks[at])? {
                 acks.swap(kept, at);
                 kept += 1;
             }

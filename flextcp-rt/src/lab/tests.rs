@@ -284,3 +284,57 @@ fn tail_probes_do_not_put_a_retransmission_off() {
         pair.a.run(due);
     }
 }
+
+fn tcp(frame: &[u8]) -> wire::TcpPacket {
+    match parse(frame) {
+        Some(Packet::Tcp(packet)) => packet,
+        other => panic!("a segment, not {other:?}"),
+    }
+}
+
+/// What waits for no application does not wait for the next turn: the acknowledgment of much, and the data that it makes room for.
+#[test]
+fn bulk_goes_on_in_the_turn_of_its_acknowledgment() {
+    for offload in [OffloadPolicy::Never, OffloadPolicy::Always] {
+        let mut pair = Pair::new(offload);
+        let (_, client, server) = pair.connect();
+        pair.settle();
+        pair.a.write(client, &[1; 200_000]).unwrap();
+        pair.a.poll(pair.now);
+        let mut turns = 0;
+        let mut bulk = 0;
+        let mut buf = vec![0; 200_000];
+        let mut got = 0;
+        while got < 200_000 {
+            turns += 1;
+            let flight = pair.a.drain();
+            let full = flight.iter().filter(|frame| frame.len() > 1_400).count();
+            flight.iter().for_each(|frame| pair.b.inject(frame));
+            pair.b.poll(pair.now);
+            let mut acks = pair.b.drain();
+            if full >= 12 {
+                bulk += 1;
+                // One before it may tell of what was read.
+                let last = acks.last().map(|frame| tcp(frame).tcp.ack);
+                let sent = flight.last().map(|frame| tcp(frame).seq_end());
+                assert_eq!(last, sent, "{offload:?}: {full} segments");
+            }
+            got += pair.b.read(server, &mut buf).unwrap_or(0);
+            if acks.is_empty() {
+                pair.b.poll(pair.now);
+                acks = pair.b.drain();
+            }
+            acks.iter().for_each(|frame| pair.a.inject(frame));
+            pair.a.poll(pair.now);
+            assert!(turns < 100, "{offload:?}: {got} bytes");
+        }
+        assert!(bulk > 0, "{offload:?}");
+        // A reply may carry the acknowledgment of a request.
+        pair.settle();
+        pair.a.write(client, &[2; 100]).unwrap();
+        pair.a.poll(pair.now);
+        pair.a.drain().iter().for_each(|frame| pair.b.inject(frame));
+        pair.b.poll(pair.now);
+        assert_eq!(pair.b.drain().len(), 0, "{offload:?}");
+    }
+}

@@ -31,6 +31,8 @@ pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) config: &'a EngineConfig,
     pub(super) events: &'a mut VecDeque<Event>,
+    /// Connections that may send without their applications: more than before, or an acknowledgment.
+    pub(super) opened: &'a mut VecDeque<ConnId>,
     /// Segments without a place in a connection: resets.
     pub(super) raw: &'a mut VecDeque<SegmentRepr>,
     pub(super) challenges: &'a mut Challenges,
@@ -45,6 +47,13 @@ impl Context<'_> {
     pub(super) fn readable(&mut self, conn: ConnId) {
         if !matches!(self.events.back(), Some(Event::Readable(last)) if *last == conn) {
             self.events.push_back(Event::Readable(conn));
+        }
+    }
+
+    /// Says that there may be something to send before the application runs.
+    pub(super) fn opens(&mut self, conn: ConnId) {
+        if self.opened.back() != Some(&conn) {
+            self.opened.push_back(conn);
         }
     }
 

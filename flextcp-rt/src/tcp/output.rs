@@ -20,6 +20,7 @@ impl Engine {
 
     /// The next segment to send, with those that follow it up to `most` bytes of payload, for the port to cut.
     pub fn poll_train(&mut self, now: Instant, most: u32) -> Option<Transmit<'_>> {
+        self.opened.clear();
         if let Some(segment) = self.raw.pop_front() {
             return Some(Transmit {
                 segment,
@@ -28,8 +29,29 @@ impl Engine {
             });
         }
         let (id, plan) = self.next_plan(now, most)?;
+        self.transmit(now, id, &plan)
+    }
+
+    /// The same of what a frame that was taken in since calls for whatever the application does: full segments and retransmissions
+    /// for which it made room, and acknowledgments of holes and of bulk. What is less may become more, and other
+    /// acknowledgments find company, before [`poll_train`](Self::poll_train) is called.
+    pub fn poll_opened(&mut self, now: Instant, most: u32) -> Option<Transmit<'_>> {
+        while let Some(&id) = self.opened.front() {
+            if let Some(conn) = self.conns.get_mut(id) {
+                if let Some(plan) = conn.poll_opened(now, most.min(QUANTUM)) {
+                    return self.transmit(now, id, &plan);
+                }
+                let next = conn.next_deadline();
+                self.deadlines.update(id.index, &mut conn.queued, next);
+            }
+            self.opened.pop_front();
+        }
+        None
+    }
+
+    fn transmit(&mut self, now: Instant, id: ConnId, plan: &Plan) -> Option<Transmit<'_>> {
         let conn = self.conns.get_mut(id)?;
-        let segment = conn.headers(now, &self.config, &plan);
+        let segment = conn.headers(now, &self.config, plan);
         let payload = match &conn.buffers {
             Some(buffers) if plan.len > 0 => buffers.send.slices(plan.offset, plan.len),
             _ => [&[][..], &[][..]],

@@ -66,6 +66,9 @@ impl Conn {
             // so after duplicates alone (`tcp_enter_quickack_mode`); RFC 5681, section 4.2, leaves it open.
             self.rcv.ack.quick = cx.config.quick_acks;
         }
+        if self.rcv.ack.now > 0 {
+            cx.opens(self.id);
+        }
         if self.rcv.fin == Some(self.rcv.nxt) {
             self.on_fin(cx);
         } else if tcp.flags.contains(TcpFlags::FIN) {

@@ -207,6 +207,7 @@ impl Conn {
         }
         if advanced || delivered.sacked > 0 {
             self.schedule_probe(cx.now);
+            cx.opens(self.id);
         }
         if self.snd.wnd > 0 && prior_window == 0 {
             self.timers.stop(Timer::Persist);

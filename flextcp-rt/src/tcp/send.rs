@@ -68,7 +68,7 @@ impl Conn {
     }
 
     /// Data, new or again, as fast as the pacing rate lets it go.
-    fn poll_paced(&mut self, now: Instant) -> Option<Plan> {
+    pub(super) fn poll_paced(&mut self, now: Instant) -> Option<Plan> {
         let rate = self.congestion.pacing_rate;
         if let Some(at) = self.pace.blocked(now, rate) {
             let waits = self.board.lost_bytes() > 0 || self.unsent() > 0 || self.fin_due();
@@ -417,7 +417,7 @@ impl Conn {
         })
     }
 
-    fn poll_ack(&self) -> Option<Plan> {
+    pub(super) fn poll_ack(&self) -> Option<Plan> {
         (self.rcv.ack.now > 0).then(|| {
             let seq = self.snd.nxt;
             Plan::bare(Kind::Ack, seq, TcpFlags::ACK)

@@ -10,11 +10,34 @@ use flextcp_nic::wire::TcpFlags;
 use super::conn::Conn;
 use super::send::{Kind, Plan};
 
+/// As the NIC's: what arrived in such amounts is acknowledged before its reader runs.
+const BULK: u32 = 16 << 10;
+
 impl Conn {
     /// The next segment as [`poll_transmit`](Self::poll_transmit), and as many of its size behind it as fit `most` bytes; the
     /// last may be shorter.
     pub(super) fn poll_train(&mut self, now: Instant, most: u32) -> Option<Plan> {
-        let mut train = self.poll_transmit(now)?;
+        let first = self.poll_transmit(now)?;
+        Some(self.couple(now, first, most))
+    }
+
+    /// The same of what waits for nobody: full segments and what is sent again, as an acknowledgment makes room for them, and
+    /// acknowledgments of holes, or of so much that a reply which carried one would save little.
+    pub(super) fn poll_opened(&mut self, now: Instant, most: u32) -> Option<Plan> {
+        if !self.on_host() || !self.state.is_synchronized() {
+            return None;
+        }
+        let full = self.unsent() >= self.payload_limit();
+        let data = full || self.board.lost_bytes() > 0;
+        let owed = self.rcv.nxt.since(self.rcv.last_ack_sent);
+        let acks = owed >= BULK || !self.rcv.reassembly.is_empty();
+        let plan = if data { self.poll_paced(now) } else { None };
+        let first = plan.or_else(|| if acks { self.poll_ack() } else { None })?;
+        self.counters.segs_out += 1;
+        Some(self.couple(now, first, most))
+    }
+
+    fn couple(&mut self, now: Instant, mut train: Plan, most: u32) -> Plan {
         let cut = train.len;
         while train.len.is_multiple_of(cut.max(1))
             && train.len + cut <= most
@@ -31,7 +54,7 @@ impl Conn {
         if train.len > cut {
             train.cut = u16::try_from(cut).ok().and_then(NonZeroU16::new);
         }
-        Some(train)
+        train
     }
 
     /// Whether the segment that is sent next starts at `end`, is no larger than `cut`, and differs from the one before it, which

@@ -12,7 +12,7 @@ use flextcp_nic::wire::MAX_HEADER_LEN;
 use super::{Core, Inner, StreamEntry, Streams, trace};
 use crate::reactor::siblings::Siblings;
 use crate::socket::Wakers;
-use crate::tcp::Engine;
+use crate::tcp::{Engine, Transmit};
 
 /// Frames taken in per turn before the woken tasks get to run.
 const POLL_BUDGET: usize = 64;
@@ -63,7 +63,11 @@ impl Core {
         work += usize::from(inner.nic.poll_at().is_some_and(|at| at <= now));
         // What was sent took its time, and may be answered already: a round trip is not measured by one clock reading.
         let arrival = if work > 0 { self.now() } else { now };
-        work += inner.poll_nic(arrival, self.siblings.get())?;
+        let taken = inner.poll_nic(arrival, self.siblings.get())?;
+        if taken > 0 {
+            inner.resume(arrival)?;
+            work += taken;
+        }
         let delivered = inner.deliver_events(wakers);
         work += delivered.events;
         if work > 0 {
@@ -98,7 +102,7 @@ impl Inner {
                 self.take_back(now, returned);
             }
         }
-        work += self.transmit(now);
+        work += self.transmit(now, Engine::poll_train);
         while let Some((conn, state, buffers)) = self.engine.poll_install(now) {
             work += 1;
             match self.nic.install(now, conn.into(), state, buffers) {
@@ -132,7 +136,19 @@ impl Inner {
         }
     }
 
-    fn transmit(&mut self, now: Instant) -> usize {
+    /// Sends what takes nothing of the application: full segments for which acknowledgments made room, acknowledgments of holes and
+    /// of bulk. All else may be joined by what the tasks write that this turn wakes.
+    fn resume(&mut self, now: Instant) -> io::Result<()> {
+        self.transmit(now, Engine::poll_opened);
+        self.set_limits();
+        self.nic.resume(now)
+    }
+
+    fn transmit(
+        &mut self,
+        now: Instant,
+        poll: impl for<'a> Fn(&'a mut Engine, Instant, u32) -> Option<Transmit<'a>>,
+    ) -> usize {
         let Self { nic, engine, .. } = self;
         let capabilities = nic.capabilities();
         let partial_checksum = capabilities.port.tx_checksum;
@@ -146,7 +162,7 @@ impl Inner {
         let mut header = [0_u8; MAX_HEADER_LEN];
         let mut sent = 0;
         while sent < TRANSMIT_BUDGET {
-            let Some(transmit) = engine.poll_train(now, most) else {
+            let Some(transmit) = poll(engine, now, most) else {
                 break;
             };
             let len = transmit
