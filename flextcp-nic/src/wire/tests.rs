@@ -1,5 +1,6 @@
 //! Properties of the wire formats, with `etherparse` as the independent opinion.
 
+mod bounds;
 mod checksums;
 mod emitting;
 mod errors;

@@ -78,6 +78,24 @@ fn icmp_errors_name_the_connection_and_the_cause() {
         let frame = v4_frame(Icmpv4Type::DestinationUnreachable(cause.clone()), &quoted);
         assert_eq!(expect_error(&segment, &frame), kind, "{cause:?}");
     }
+    // Precedence cutoff is the last code.
+    let raw = |code| Icmpv4Type::Unknown {
+        type_u8: 3,
+        code_u8: code,
+        bytes5to8: [0; 4],
+    };
+    let last = v4_frame(raw(15), &quoted);
+    assert_eq!(expect_error(&segment, &last), hard(Unreachable::Host));
+    let beyond = v4_frame(raw(16), &quoted);
+    assert_eq!(parse_bytes(&beyond), Err(Malformed::NotTcp));
+    // RFC 1191, section 4: the MTU is the low half, the other is unused.
+    let mut too_big = v4_frame(raw(4), &quoted);
+    too_big[14 + 20 + 4..14 + 20 + 8].copy_from_slice(&[0, 7, 5, 0x78]);
+    let frame = RxFrame::contiguous(&too_big, RxChecksum::Trusted);
+    let Ok(Packet::Icmp(error)) = parse(&frame) else {
+        panic!("an ICMP error");
+    };
+    assert_eq!(error.kind, IcmpErrorKind::PacketTooBig { mtu: 1400 });
     let expired = Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit);
     assert_eq!(
         expect_error(&segment, &v4_frame(expired, &quoted)),
@@ -146,6 +164,24 @@ fn what_quotes_too_little_or_no_tcp_is_no_error_of_ours() {
         parse_bytes(&v4_frame(cause(), &fragment)),
         Err(Malformed::Fragment)
     );
+    // The first fragment has the TCP header.
+    fragment[6..8].copy_from_slice(&[0x20, 0]);
+    expect_error(&sample(), &v4_frame(cause(), &fragment));
+    for (version, least) in [(0x65, "version"), (0x44, "header length")] {
+        let mut bent = quote(&sample(), 28);
+        bent[0] = version;
+        let verdict = parse_bytes(&v4_frame(cause(), &bent));
+        assert_eq!(verdict, Err(Malformed::IpHeader), "{least}");
+    }
+    // A quoted header with options: ports and number lie behind them.
+    let mut with_options = quote(&sample(), 28);
+    with_options[0] = 0x46;
+    assert_eq!(
+        parse_bytes(&v4_frame(cause(), &with_options)),
+        Err(Malformed::Truncated)
+    );
+    with_options.splice(20..20, [1; 4]);
+    expect_error(&sample(), &v4_frame(cause(), &with_options));
     let echo = Icmpv4Type::EchoRequest(etherparse::IcmpEchoHeader { id: 1, seq: 2 });
     assert_eq!(
         parse_bytes(&v4_frame(echo, b"ping")),
@@ -156,12 +192,36 @@ fn what_quotes_too_little_or_no_tcp_is_no_error_of_ours() {
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
     assert_eq!(parse_bytes(&damaged), Err(Malformed::BadChecksum));
-    let mut damaged = v6_frame(
+    let too_big = || Icmpv6Type::PacketTooBig { mtu: 1280 };
+    let bend = |at: usize, value: u8| {
+        let mut quoted = quote(&sample_v6(), 48);
+        quoted[at] = value;
+        parse_bytes(&v6_frame(too_big(), &quoted)).err()
+    };
+    assert_eq!(bend(6, 6), None);
+    assert_eq!(bend(6, 17), Some(Malformed::NotTcp));
+    assert_eq!(bend(0, 0x40), Some(Malformed::IpHeader));
+
+    let mut damaged = v6_frame(too_big(), &quote(&sample_v6(), 48));
+    damaged[14 + 40 + 7] ^= 1;
+    assert_eq!(parse_bytes(&damaged), Err(Malformed::BadChecksum));
+}
+
+/// What is quoted has to lie in the IP packet, where the checksum covers it: behind it is padding.
+#[test]
+fn nothing_is_quoted_from_the_padding() {
+    let cause = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port);
+    let v4 = v4_frame(cause, &quote(&sample(), 28));
+    let v6 = v6_frame(
         Icmpv6Type::PacketTooBig { mtu: 1280 },
         &quote(&sample_v6(), 48),
     );
-    damaged[14 + 40 + 7] ^= 1;
-    assert_eq!(parse_bytes(&damaged), Err(Malformed::BadChecksum));
+    for (mut frame, length) in [(v4, 14 + 3), (v6, 14 + 5)] {
+        let verdict = |frame: &[u8]| parse(&RxFrame::contiguous(frame, RxChecksum::Trusted));
+        assert!(verdict(&frame).is_ok());
+        frame[length] -= 1;
+        assert_eq!(verdict(&frame), Err(Malformed::Truncated));
+    }
 }
 
 proptest! {
