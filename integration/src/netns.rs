@@ -217,6 +217,13 @@ impl Namespace {
             .is_ok_and(|link| link.contains("state UP"))
     }
 
+    /// Frames that `device` has sent; `None` when there is no such device.
+    pub fn frames_sent(&self, device: &str) -> Option<u64> {
+        let link = self.ip(["-s", "-j", "link", "show", "dev", device]).ok()?;
+        let link: serde_json::Value = serde_json::from_str(&link).ok()?;
+        link[0]["stats64"]["tx"]["packets"].as_u64()
+    }
+
     /// Whether an XDP program is attached to `device`.
     ///
     /// # Errors

@@ -51,13 +51,7 @@ impl Random {
 
 /// Frames that went into the queue of the namespace's one TAP; `None` when there is none.
 fn frames_around(namespace: &Namespace) -> Option<u64> {
-    let links = namespace.ip(["-s", "-j", "link", "show"]).unwrap();
-    let links: serde_json::Value = serde_json::from_str(&links).unwrap();
-    let tap = links
-        .as_array()?
-        .iter()
-        .find(|link| link["ifname"] == "flextcp0")?;
-    tap["stats64"]["tx"]["packets"].as_u64()
+    namespace.frames_sent("flextcp0")
 }
 
 fn connect(place: &Place, server: SocketAddr, congestion: &str) -> TcpStream {

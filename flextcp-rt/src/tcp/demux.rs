@@ -344,10 +344,14 @@ impl Engine {
             }
             Verdict::Reuse { isn } => {
                 let hash = self.secret.hash(&packet.tuple, 2);
-                // Without a listener the old connection's peace is not disturbed.
                 if self.listeners.find(&packet.tuple, hash).is_some() {
                     self.end_time_wait(index);
                     self.on_listen(now, packet, frame, Some(isn));
+                } else {
+                    // As Linux without a listener: our ACK makes a peer that means it reset the old connection, and whoever has
+                    // the port by then gets its next SYN, which a Linux peer sends at once.
+                    let answer = time_wait_ack(entry, now);
+                    self.raw.push_back(answer);
                 }
             }
         }

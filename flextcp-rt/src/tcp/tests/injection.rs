@@ -354,6 +354,34 @@ fn time_wait_gives_way_to_a_larger_number_and_to_nothing_else() {
 }
 
 #[test]
+fn a_new_connection_gets_past_time_wait_at_a_port_whose_listener_is_gone() {
+    let mut sim = Sim::plain();
+    let listener = sim.listen(16, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.close(1, server);
+    sim.settle();
+    sim.close(0, client);
+    sim.settle();
+    let now = sim.now;
+    sim.hosts[1].engine.close_listener(now, listener);
+    sim.run(SECOND);
+    sim.log.clear();
+    // The peer answers our ACK with the RST that ends it. Its next SYN is no longer TIME_WAIT's: here it is refused, beside
+    // a successor it is not ours.
+    let again = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 1);
+    assert_eq!(sim.sent(0, TcpFlags::RST).len(), 1);
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 0);
+    assert_eq!(sim.state(0, again), State::SynSent);
+    sim.run(SECOND);
+    assert_eq!(sim.sent(0, TcpFlags::SYN).len(), 2);
+    assert_eq!(sim.sent(1, TcpFlags::RST).len(), 1);
+}
+
+#[test]
 fn a_reset_with_the_exact_number_ends_time_wait_as_on_linux() {
     let mut sim = Sim::plain();
     let (client, server) = sim.pair();
