@@ -13,7 +13,8 @@
 #define MAX_QUEUES 256
 #define MAX_OWNED 65536
 #define MAX_EXCLUDED 65536
-#define MAX_CONNECTIONS 65536
+// As many in TIME_WAIT as an engine keeps, and as many that are open.
+#define MAX_CONNECTIONS 131072
 
 // On lo, frames of a socket that sent one of so many bytes no more than so many ticks ago are bulk.
 #define LARGE_FRAME 8192

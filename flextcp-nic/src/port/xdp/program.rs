@@ -15,6 +15,9 @@ use super::steering::{Maps, OwnedKey, SteeringCounters, TupleKey};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/steer.o");
 
+const CONNECTIONS_FULL: &str = "more connections outlive their listeners than the steering table holds (131,072): until \
+    there are fewer, whoever listens there next gets no new ones";
+
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_XDP: u32 = 37;
 const BPF_TCX_EGRESS: u32 = 47;
@@ -204,7 +207,11 @@ impl Maps for KernelMaps {
     }
 
     fn set_connection(&mut self, key: TupleKey) -> io::Result<()> {
-        self.connections.insert(key, 0, 0).map_err(from_map)
+        let entered = self.connections.insert(key, 0, 0).map_err(from_map);
+        entered.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => io::Error::new(error.kind(), CONNECTIONS_FULL),
+            _ => error,
+        })
     }
 
     fn remove_connection(&mut self, key: TupleKey) -> io::Result<()> {

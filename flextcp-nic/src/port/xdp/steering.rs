@@ -222,8 +222,8 @@ impl Steering {
     /// [owned themselves](Self::own_flow) no frame goes astray.
     ///
     /// # Errors
-    /// The kernel refused. There are more such connections than the table holds (65,536): all of the port stays ours
-    /// until they are gone.
+    /// The kernel refused. There are more such connections than the table holds (131,072): all of the port stays ours
+    /// until there are fewer.
     pub fn disown(&self, local: SocketAddr) -> io::Result<()> {
         self.lock().disown(local)
     }

@@ -18,8 +18,12 @@ pub(super) struct Tables {
     whole: BTreeMap<OwnedKey, u32>,
     /// Connections that are ours whoever has their address and port, by these.
     flows: BTreeMap<OwnedKey, HashMap<TupleKey, u32>>,
-    /// Those with more connections than could be entered: they are ours whole as long as they have any.
+    /// Those with more connections than could be entered: they are ours whole until there are fewer.
     crowded: BTreeSet<OwnedKey>,
+    /// Connections in the kernel's table.
+    listed: usize,
+    /// How many went in when one more did not.
+    room: usize,
     /// Entries in the kernel, with their flags.
     entered: BTreeMap<OwnedKey, u32>,
     /// Entries of each port.
@@ -50,6 +54,8 @@ impl Tables {
             whole: BTreeMap::new(),
             flows: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            listed: 0,
+            room: usize::MAX,
             entered: BTreeMap::new(),
             ports: HashMap::new(),
             bits: vec![0; 1024],
@@ -116,7 +122,7 @@ impl Tables {
             return Ok(());
         }
         let entered = match self.entered.get(&of) {
-            Some(flags) if flags & OWNED_CONNECTIONS_ONLY != 0 => self.maps.set_connection(key),
+            Some(flags) if flags & OWNED_CONNECTIONS_ONLY != 0 => self.list_one(key),
             Some(_) => Ok(()),
             None => self.settle(of),
         };
@@ -149,10 +155,9 @@ impl Tables {
         } else {
             self.settle(of)
         };
-        if listed {
-            self.maps.remove_connection(key)?;
-        }
-        settled
+        let unlisted = if listed { self.unlist_one(key) } else { Ok(()) };
+        let relisted = self.relist();
+        settled.and(unlisted).and(relisted)
     }
 
     pub(super) fn set_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> io::Result<()> {
@@ -328,27 +333,57 @@ impl Tables {
         result
     }
 
+    /// Settles those that found no room and would find it now.
+    fn relist(&mut self) -> io::Result<()> {
+        loop {
+            let (flows, vacant) = (&self.flows, self.room.saturating_sub(self.listed));
+            let fits = |of: &&OwnedKey| flows.get(of).map_or(0, HashMap::len) <= vacant;
+            let Some(of) = self.crowded.iter().find(fits).copied() else {
+                return Ok(());
+            };
+            self.crowded.remove(&of);
+            self.settle(of)?;
+        }
+    }
+
     /// Enters the connections of `key`: all, or none.
     fn list(&mut self, key: &OwnedKey) -> io::Result<()> {
-        let Self { maps, flows, .. } = self;
-        let Some(flows) = flows.get(key) else {
-            return Ok(());
-        };
-        for (index, flow) in flows.keys().enumerate() {
-            if let Err(error) = maps.set_connection(*flow) {
-                for flow in flows.keys().take(index) {
-                    maps.remove_connection(*flow)?;
-                }
-                return Err(error);
+        let flows: Vec<_> = self.flows_of(key);
+        for (index, flow) in flows.iter().enumerate() {
+            if let Err(error) = self.list_one(*flow) {
+                let taken_back = flows[..index].iter().map(|flow| self.unlist_one(*flow));
+                return taken_back.fold(Err(error), Result::and);
             }
         }
         Ok(())
     }
 
     fn unlist(&mut self, key: &OwnedKey) -> io::Result<()> {
-        let Self { maps, flows, .. } = self;
-        let mut flows = flows.get(key).into_iter().flat_map(HashMap::keys);
-        flows.try_for_each(|flow| maps.remove_connection(*flow))
+        let flows = self.flows_of(key);
+        let unlisted = flows.into_iter().map(|flow| self.unlist_one(flow));
+        unlisted.fold(Ok(()), Result::and)
+    }
+
+    fn list_one(&mut self, flow: TupleKey) -> io::Result<()> {
+        let entered = self.maps.set_connection(flow);
+        match entered {
+            Ok(()) => {
+                self.listed += 1;
+                self.room = self.room.max(self.listed);
+            }
+            Err(_) => self.room = self.listed,
+        }
+        entered
+    }
+
+    fn unlist_one(&mut self, flow: TupleKey) -> io::Result<()> {
+        self.listed -= 1;
+        self.maps.remove_connection(flow)
+    }
+
+    fn flows_of(&self, key: &OwnedKey) -> Vec<TupleKey> {
+        let flows = self.flows.get(key);
+        flows.map_or_else(Vec::new, |flows| flows.keys().copied().collect())
     }
 
     fn is_only_connections(&self, key: &OwnedKey) -> bool {

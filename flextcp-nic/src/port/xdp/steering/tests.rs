@@ -337,9 +337,37 @@ fn without_room_for_its_connections_a_port_stays_ours_whole() {
     for remote in 1..=ROOM as u16 {
         steering.disown_flow(flow(other, remote)).unwrap();
     }
-    for remote in remotes {
-        assert!(steering.owns(at(local)));
+    // It is left to others as soon as its connections fit: one has to go.
+    assert!(steering.owns(at(local)));
+    steering.disown_flow(flow(local, 1)).unwrap();
+    assert_eq!(fake.owned(), [(ip("10.0.0.1"), 80, ONLY)]);
+    assert_eq!(fake.connections().len(), ROOM);
+    for remote in remotes.skip(1) {
         steering.disown_flow(flow(local, remote)).unwrap();
     }
     assert_eq!((fake.owned(), fake.connections()), (vec![], vec![]));
+}
+
+#[test]
+fn room_that_another_port_leaves_is_taken() {
+    let (steering, fake) = steering(None);
+    let (first, second) = ("10.0.0.1:80", "10.0.0.1:81");
+    for (local, count) in [(first, ROOM as u16), (second, 2)] {
+        steering.own(at(local)).unwrap();
+        for remote in 1..=count {
+            steering.own_flow(flow(local, remote)).unwrap();
+        }
+    }
+    steering.disown(at(first)).unwrap();
+    steering.disown(at(second)).unwrap_err();
+    steering.disown_flow(flow(first, 1)).unwrap();
+    assert!(steering.owns(at(second)), "room for one of two");
+    steering.disown_flow(flow(first, 2)).unwrap();
+    assert!(!steering.owns(at(second)));
+    assert_eq!(fake.connections().len(), ROOM);
+    // The port is listened at again, and its connections want no room.
+    steering.own(at(second)).unwrap();
+    assert_eq!(fake.connections().len(), ROOM - 2);
+    steering.disown(at(second)).unwrap();
+    assert_eq!(fake.connections().len(), ROOM);
 }

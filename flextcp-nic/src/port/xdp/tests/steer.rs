@@ -347,3 +347,35 @@ fn single_connections_are_ours_and_the_rest_of_their_port_is_not() {
         assert_eq!(verdicts(), [Excluded, Excluded]);
     });
 }
+
+#[test]
+fn a_port_with_more_connections_than_the_table_holds_is_left_to_others_when_they_fit() {
+    const ROOM: u32 = 131_072;
+    in_namespace(|| {
+        let mut net = Loop::new();
+        let steering = net.interface.steering();
+        let local = SocketAddr::from((ME, 80));
+        let of = |n: u32| {
+            let [_, a, b, c] = n.to_be_bytes();
+            FlowTuple::new(local, SocketAddr::from(([10, a, b, c], 999)))
+        };
+        steering.own(local).unwrap();
+        let known = FlowTuple::new(local, SocketAddr::from((PEER, 999)));
+        steering.own_flow(known).unwrap();
+        for n in 0..ROOM {
+            steering.own_flow(of(n)).unwrap();
+        }
+        let error = steering.disown(local).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+        let stranger = ethernet(
+            [0; 6],
+            0x0800,
+            &ipv4(PEER, ME, IPPROTO_TCP, &[], 0, &tcp(998, 80, b"")),
+        );
+        assert_eq!(net.verdict(&plain(80)), Ours);
+        assert_eq!(net.verdict(&stranger), Ours);
+        steering.disown_flow(of(0)).unwrap();
+        assert_eq!(net.verdict(&plain(80)), Ours);
+        assert_eq!(net.verdict(&stranger), Kernels);
+    });
+}
