@@ -1,6 +1,7 @@
 //! The engine against itself: handshakes, data, loss, closing.
 
 mod ancestors;
+mod half_open;
 mod injection;
 mod limits;
 mod long_transfer;

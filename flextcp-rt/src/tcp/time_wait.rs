@@ -140,3 +140,124 @@ impl TimeWaitTable {
         self.remove(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use flextcp_nic::wire::{MacAddr, TcpHeader, TcpOptions};
+
+    use super::*;
+
+    const NEXT: SeqNum = SeqNum(1_000);
+    const RECENT: u32 = 500;
+    const REUSE: Verdict = Verdict::Reuse {
+        isn: SeqNum(9_000 + 65_537),
+    };
+
+    /// What a segment that starts `seq` bytes from RCV.NXT with TSval `ts` from TS.Recent does.
+    fn verdict(flags: TcpFlags, seq: i32, ts: Option<i32>, payload_len: usize) -> Verdict {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let tuple = FlowTuple {
+            local: (address, 1),
+            remote: (address, 2),
+        };
+        let link = Link {
+            local_mac: MacAddr::ZERO,
+            remote_mac: MacAddr::ZERO,
+            mtu: 1500,
+        };
+        let entry = TimeWait {
+            tuple,
+            link,
+            snd_nxt: SeqNum(9_000),
+            rcv_nxt: NEXT,
+            rcv_wnd: 100,
+            rcv_wscale: WindowScale::ZERO,
+            ts_recent: Some(RECENT),
+            ts_offset: 0,
+            ttl: 64,
+            tos: 0,
+            expires: Instant::ZERO,
+            since: Instant::ZERO,
+            last_ack_sent: None,
+        };
+        let options = ts.map_or_else(TcpOptions::default, |ts| {
+            TcpOptions::with_timestamps(RECENT.wrapping_add_signed(ts), 0)
+        });
+        entry.on_segment(&TcpPacket {
+            src_mac: MacAddr::ZERO,
+            dst_mac: MacAddr::ZERO,
+            tuple,
+            tos: 0,
+            ttl: 64,
+            ip_options: false,
+            tcp: TcpHeader {
+                src_port: 2,
+                dst_port: 1,
+                seq: NEXT + seq as u32,
+                ack: SeqNum(9_000),
+                flags,
+                window: 100,
+                urgent: 0,
+                options,
+            },
+            payload_offset: 0,
+            payload_len,
+        })
+    }
+
+    const AGAIN: Verdict = Verdict::Ack { restart: false };
+
+    /// RFC 6191, section 2, as Linux's `tcp_timewait_state_process`: one of the two has to be larger, and the timestamp not
+    /// smaller.
+    #[test]
+    fn a_syn_begins_anew_with_a_larger_number_or_a_later_timestamp() {
+        let syn = |seq, ts| verdict(TcpFlags::SYN, seq, ts, 0);
+        for (seq, ts) in [
+            (1, None),
+            (1, Some(0)),
+            (1, Some(1)),
+            (0, Some(1)),
+            (-500, Some(1)),
+        ] {
+            assert_eq!(syn(seq, ts), REUSE, "{seq} {ts:?}");
+        }
+        for (seq, ts) in [
+            (0, None),
+            (-500, None),
+            (0, Some(0)),
+            (-500, Some(0)),
+            (1, Some(-1)),
+        ] {
+            assert_eq!(syn(seq, ts), AGAIN, "{seq} {ts:?}");
+        }
+        assert_eq!(verdict(TcpFlags::SYN | TcpFlags::ACK, 1, Some(1), 0), AGAIN);
+    }
+
+    /// RFC 9293, section 3.10.7.4, and PAWS: what is old restarts nothing and ends nothing, but hears where we are.
+    #[test]
+    fn old_segments_neither_end_nor_restart_the_wait() {
+        let rst = |seq, ts| verdict(TcpFlags::RST, seq, ts, 0);
+        assert_eq!(
+            (rst(0, None), rst(0, Some(0))),
+            (Verdict::End, Verdict::End)
+        );
+        for (seq, ts) in [(-1, None), (1, None), (0, Some(-1))] {
+            assert_eq!(rst(seq, ts), Verdict::Drop, "{seq} {ts:?}");
+        }
+        let fin = |ts| verdict(TcpFlags::FIN | TcpFlags::ACK, -1, ts, 0);
+        for ts in [None, Some(0), Some(1)] {
+            assert_eq!(fin(ts), Verdict::Ack { restart: true });
+        }
+        assert_eq!(fin(Some(-1)), AGAIN);
+        let ack = |seq, ts, len| verdict(TcpFlags::ACK, seq, ts, len);
+        assert_eq!(
+            ack(0, Some(0), 0),
+            Verdict::Drop,
+            "two that wait would go on for ever"
+        );
+        assert_eq!(ack(0, Some(-1), 0), AGAIN);
+        assert_eq!((ack(-1, None, 0), ack(0, None, 1)), (AGAIN, AGAIN));
+    }
+}

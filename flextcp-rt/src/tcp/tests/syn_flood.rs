@@ -205,10 +205,85 @@ fn an_ack_that_is_no_cookie_is_reset() {
     }
     assert!(sim.hosts[1].accepted.is_empty());
     assert_eq!(sim.sent(1, TcpFlags::RST).len(), 100);
-    assert_eq!(
-        sim.hosts[1].engine.counters().defence.syn_cookies_failed,
-        100
-    );
+    let failed = |sim: &Sim| sim.hosts[1].engine.counters().defence.syn_cookies_failed;
+    assert_eq!(failed(&sim), 100);
+    // Nor when the last one sent is void.
+    sim.run(121 * SECOND);
+    sim.inject(1, &forged, &[]);
+    assert_eq!(failed(&sim), 100);
+}
+
+/// RFC 4987, section 3.6: a cookie comes back in an ACK, as the third segment of a handshake.
+#[test]
+fn a_syn_ack_is_no_cookie() {
+    let mut sim = Sim::plain();
+    sim.listen(8, SocketOptions::default());
+    flood(&mut sim, 20);
+    sim.connect(40_000, SocketOptions::default());
+    sim.cut[1] = true;
+    sim.drive_all();
+    sim.cut[1] = false;
+    let syn = sim.sent(0, TcpFlags::SYN)[0];
+    sim.inject(1, &syn, &[]);
+    let answer = sim.sent(1, TcpFlags::SYN)[0];
+    let mut third = syn;
+    (third.seq, third.ack) = (syn.seq + 1, answer.seq + 1);
+    for (flags, accepted) in [(TcpFlags::SYN | TcpFlags::ACK, 0), (TcpFlags::ACK, 1)] {
+        third.flags = flags;
+        let stamps = answer.options.timestamps.unwrap();
+        third.options = TcpOptions::with_timestamps(stamps.ecr, stamps.val);
+        sim.inject(1, &third, &[]);
+        assert_eq!(sim.hosts[1].accepted.len(), accepted, "{flags}");
+    }
+}
+
+/// A number chosen for the reuse of TIME_WAIT (RFC 6191) is no cookie: the connection is remembered all the same.
+#[test]
+fn a_full_queue_has_room_for_who_waits_no_longer() {
+    let mut sim = Sim::plain();
+    sim.listen(8, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.close(1, server);
+    sim.settle();
+    sim.close(0, client);
+    sim.settle();
+    assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
+    sim.run(2 * SECOND);
+    flood(&mut sim, 8);
+    let again = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    assert_eq!(sim.state(0, again), State::Established);
+    assert_eq!(sim.hosts[1].engine.counters().defence.syn_cookies_sent, 0);
+}
+
+/// Eight at least whatever the backlog (Linux's `reqsk_timer_handler` reckons so), and the configured number at most.
+#[test]
+fn a_queue_of_syns_has_its_bounds() {
+    for (backlog, configured, held) in [(1, 256, 8), (20, 256, 20), (20, 10, 10), (1, 4, 4)] {
+        let mut sim = Sim::plain();
+        sim.hosts[1].engine.config.max_syn_backlog = configured;
+        sim.listen(backlog, SocketOptions::default());
+        flood(&mut sim, 30);
+        assert_eq!(sim.hosts[1].engine.half_open.len(), held);
+    }
+}
+
+/// Linux's `reqsk_timer_handler`: two retransmissions are the least, while the old fill more than half of the queue.
+#[test]
+fn old_half_open_connections_make_room_after_two_retransmissions() {
+    let mut sim = Sim::plain();
+    sim.listen(8, SocketOptions::default());
+    // Their SYN-ACKs find nobody who could reset them.
+    sim.cut[0] = true;
+    flood(&mut sim, 8);
+    let held = |sim: &Sim| sim.hosts[1].engine.half_open.len();
+    // Sent after 0, 1 and 3 seconds, and over after 7.
+    sim.run(4 * SECOND);
+    assert_eq!(held(&sim), 8);
+    sim.run(4 * SECOND);
+    assert_eq!(held(&sim), 4, "half of the queue is for the old");
 }
 
 #[test]
