@@ -104,13 +104,10 @@ impl Conn {
             self.reject(cx, packet);
             return false;
         }
+        // A SYN again ends where the window begins, and so belongs to it until more is acknowledged.
         let end = packet.seq_end();
         let inside = end.at_or_after(self.rcv.last_ack_sent) && tcp.seq.at_or_before(self.rcv.adv);
-        // A retransmitted SYN-ACK lies just below the window; in SYN_RECEIVED so does the peer's SYN.
-        let syn_again = self.state == State::SynReceived
-            && tcp.flags.contains(TcpFlags::SYN)
-            && tcp.seq == self.rcv.irs;
-        let inside = inside || syn_again || (rst && self.resets_after_fin(packet));
+        let inside = inside || (rst && self.resets_after_fin(packet));
         if !inside && !rst {
             self.reject(cx, packet);
         }

@@ -416,7 +416,20 @@ fn a_recovery_sends_in_proportion_to_what_arrives() {
     write_segments(&mut sim, client, 3 * flight);
     assert!(sim.run_until(200 * MS, |sim| is_recovering(sim, client)));
     let before = data(&sim).len();
-    assert!(sim.run_until(200 * MS, |sim| !is_recovering(sim, client)));
+    let mut acked = 0;
+    let done = sim.run_until(200 * MS, |sim| {
+        let conn = sim.hosts[0].engine.conns.get(client).unwrap();
+        let (recovery, ssthresh) = (&conn.recovery, conn.congestion.window.ssthresh);
+        if recovery.phase == super::Phase::Recovery && conn.in_flight() > ssthresh {
+            acked = acked.max(recovery.prr_delivered / MSS);
+            let due = u64::from(recovery.prr_delivered) * u64::from(ssthresh)
+                / u64::from(recovery.recover_flight);
+            let behind = due.saturating_sub(u64::from(recovery.prr_out));
+            assert!(behind <= u64::from(2 * MSS), "{behind} bytes too few");
+        }
+        !is_recovering(sim, client)
+    });
+    assert!(done && acked > flight / 5, "{acked} of {flight}");
     let sent = (data(&sim).len() - before) as f64 / f64::from(flight);
     assert!(
         (0.55..0.85).contains(&sent),

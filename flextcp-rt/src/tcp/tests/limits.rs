@@ -197,3 +197,67 @@ fn a_ring_that_found_little_memory_gets_the_rest_when_there_is_some() {
     assert_eq!(taken(&sim), data.len() as u64);
     assert_eq!(sim.read(1, server, data.len()), data);
 }
+
+/// RFC 9293, section 3.8.6.2.2: a reader that takes little of a full buffer offers nothing before a segment or half of
+/// the buffer is free.
+#[test]
+fn a_silly_window_is_not_offered() {
+    let mut sim = Sim::plain();
+    let small = SocketOptions {
+        recv_buffer: Some(16_384),
+        ..SocketOptions::default()
+    };
+    sim.listen(4, small);
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.settle();
+    let server = sim.hosts[1].accepted.pop_front().unwrap();
+    sim.write(0, client, &pattern(0, 60_000));
+    sim.settle();
+    let mut probe = sim.sent(0, TcpFlags::ACK).pop().unwrap();
+    sim.log.clear();
+    let conn = |sim: &Sim| {
+        let conn = sim.hosts[1].engine.conns.get(server).unwrap();
+        (conn.rcv.nxt, conn.rcv.adv)
+    };
+    let (next, edge) = conn(&sim);
+    // What is free already has not been worth it either.
+    assert!(edge.since(next) < 1_448);
+    sim.read(1, server, 100);
+    sim.settle();
+    assert!(sim.log.is_empty());
+    // Who asks hears of the same edge.
+    probe.seq = next - 1;
+    sim.inject(1, &probe, &[]);
+    assert_eq!(sim.sent(1, TcpFlags::ACK).len(), 1);
+    assert_eq!(conn(&sim), (next, edge));
+    sim.read(1, server, 1_448);
+    sim.settle();
+    assert!(conn(&sim).1.at_or_after(edge + 1_448));
+}
+
+/// RFC 7323, section 2.2: the window of a SYN is not scaled; RFC 9293, section 3.10.7.3: it is the first flight's.
+#[test]
+fn the_window_of_a_syn_ack_holds_the_first_flight() {
+    let mut sim = Sim::plain();
+    sim.listen(4, SocketOptions::default());
+    let client = sim.connect(40_000, SocketOptions::default());
+    sim.drive_all();
+    let syn = sim.sent(0, TcpFlags::SYN)[0];
+    sim.cut[0] = true;
+    sim.settle();
+    let mut answer = sim.sent(1, TcpFlags::SYN)[0];
+    assert_eq!(answer.ack, syn.seq + 1);
+    answer.window = 2_000;
+    sim.cut[1] = true;
+    sim.inject(0, &answer, &[]);
+    assert_eq!(sim.state(0, client), State::Established);
+    sim.write(0, client, &pattern(0, 10_000));
+    sim.drive_all();
+    let first: usize = sim
+        .log
+        .iter()
+        .filter(|(by, ..)| *by == 0)
+        .map(|entry| entry.2)
+        .sum();
+    assert_eq!(first, 2_000);
+}
