@@ -16,7 +16,7 @@ use tracing::debug;
 const EXAMPLES: &str = "\
 Examples:
   echo                                        127.0.0.1:7777, every byte back
-  echo --listen 0.0.0.0:7 --listen [::]:7
+  echo --listen [::]:7                        every address, IPv6 and IPv4
   echo --mode sink                            counts: nc -N 127.0.0.1 7777 < FILE
   echo --mode source --bytes 1000000          sends a million bytes to everyone
   echo --mode rpc --request 64 --response 1024

@@ -17,7 +17,7 @@ use flextcp_examples::web::{self, Options, ServerInfo};
 const EXAMPLES: &str = "\
 Examples:
   http                                     http://127.0.0.1:8080/
-  http --listen 0.0.0.0:80 --listen [::]:80
+  http --listen [::]:80                    every address, IPv6 and IPv4
   http --tls                               HTTPS, certificate made at start
   http --tls --cert chain.pem --key key.pem
   http --kernel --threads 1                kernel sockets, one thread

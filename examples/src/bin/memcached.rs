@@ -16,7 +16,7 @@ use tracing::debug;
 const EXAMPLES: &str = "\
 Examples:
   memcached                                127.0.0.1:11211, 64 MB
-  memcached --listen 0.0.0.0:11211 --listen [::]:11211
+  memcached --listen [::]:11211            every address, IPv6 and IPv4
   memcached -m 1024 -I 8                   1 GB, values of up to 8 MB
   memcached --kernel --threads 1           kernel sockets, one thread
   memcached --listen 10.0.0.1:11211 --per-core

@@ -194,7 +194,11 @@ impl Host {
         {
             cores.push(tap.core);
         }
-        for ifindex in self.interfaces_of(local.ip()) {
+        let interfaces = self.interfaces_of(local.ip());
+        for error in self.missing_interfaces() {
+            self.fall_back(error)?;
+        }
+        for ifindex in interfaces {
             cores.extend(shard::mine(self.interface_cores(ifindex)?));
         }
         Ok(cores)
@@ -255,22 +259,31 @@ impl Host {
 
     /// Warns of a name that is misspelt, perhaps: without the interface, connections use kernel sockets.
     pub(super) fn look_for_named_interfaces(&self) {
+        for error in self.missing_interfaces() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn missing_interfaces(&self) -> Vec<io::Error> {
         let config::Interfaces::List(names) = &self.config.interfaces else {
-            return;
+            return Vec::new();
         };
         let kernel = self.kernel();
         let (true, Some(view)) = (self.accelerates_interfaces(), kernel.as_ref()) else {
-            return;
+            return Vec::new();
         };
-        for name in names {
-            if view.link_by_name(name).is_none() {
-                let there: Vec<_> = view.links().map(|link| link.name.as_str()).collect();
-                tracing::warn!(
-                    "there is no interface {name}, which interfaces (FLEXTCP_INTERFACES) names: it is not accelerated; here are {}",
-                    there.join(", ")
-                );
-            }
-        }
+        let missing = names
+            .iter()
+            .filter(|name| view.link_by_name(name).is_none());
+        let error = |name| {
+            let there: Vec<_> = view.links().map(|link| link.name.as_str()).collect();
+            let text = format!(
+                "there is no interface {name}, which interfaces (FLEXTCP_INTERFACES) names: it is not accelerated; here are {}",
+                there.join(", ")
+            );
+            io::Error::new(io::ErrorKind::NotFound, text)
+        };
+        missing.map(error).collect()
     }
 
     const fn accelerates_interfaces(&self) -> bool {

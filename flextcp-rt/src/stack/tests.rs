@@ -7,7 +7,7 @@ use std::sync::Arc;
 use socket2::{Domain, Socket, Type};
 
 use super::{Connection, Host, Listener};
-use crate::config::{Config, NicChoice};
+use crate::config::{Config, Fallback, NicChoice};
 use crate::host::testing::{in_namespace, ip};
 use crate::options::SocketOptions;
 use crate::socket::Stream;
@@ -28,6 +28,22 @@ fn listen(host: &Arc<Host>) -> (Listener, SocketAddr) {
     let listener = host.listen(socket, 128, SocketOptions::default()).unwrap();
     let addr = listener.kernel.local_addr().unwrap();
     (listener, addr)
+}
+
+#[test]
+fn where_falling_back_is_denied_a_misspelt_interface_is_an_error() {
+    let listen = |fallback| {
+        let mut config = Config::default();
+        config.nic = NicChoice::Soft;
+        config.hairpin = false;
+        config.interfaces = crate::config::Interfaces::List(vec!["nope".to_owned()]);
+        config.fallback = fallback;
+        Host::start(config).listen_cores(SocketAddr::from(([127, 0, 0, 1], 0)), None)
+    };
+    assert!(listen(Fallback::Allow).unwrap().is_empty());
+    let error = listen(Fallback::Deny).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("no interface nope"), "{error}");
 }
 
 async fn pair(host: &Arc<Host>) -> (Stream, Stream) {
