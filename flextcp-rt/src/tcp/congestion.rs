@@ -83,6 +83,8 @@ pub(super) struct AckSample {
     pub(super) flight_start: bool,
     /// From the NIC, which times one segment a round trip.
     pub(super) sparse: bool,
+    /// No loss is being repaired. [`Congestion`] is told.
+    pub(super) open: bool,
 }
 
 /// A congestion control algorithm (after Linux's `tcp_congestion_ops`).
@@ -215,7 +217,7 @@ impl Congestion {
 
     /// Takes an acknowledgment; `open` says that no loss is being repaired, `grow` that the window may grow.
     pub(super) fn on_ack(&mut self, sample: &AckSample, open: bool, grow: bool) {
-        let mut sample = *sample;
+        let mut sample = AckSample { open, ..*sample };
         sample.round_start = self.round_end.is_none_or(|end| sample.una.at_or_after(end));
         if sample.round_start {
             self.round_end = Some(sample.nxt);

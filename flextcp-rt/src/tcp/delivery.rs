@@ -27,10 +27,20 @@ pub(super) struct RateSample {
     pub(super) rate: u64,
     /// The application had nothing to send for part of the flight: the path may do more.
     pub(super) app_limited: bool,
+    /// Bytes delivered in all when it began.
+    pub(super) prior: u64,
     /// Bytes delivered and lost over the flight, and in flight when it was sent.
     pub(super) delivered: u32,
     pub(super) lost: u32,
     pub(super) in_flight: u32,
+}
+
+/// What is known when a flight of unknown sending times is over.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Flight {
+    /// How long that took: at most the round trip of its newest byte.
+    pub(super) took: Option<Duration>,
+    pub(super) rate: Option<RateSample>,
 }
 
 /// The sender's counters.
@@ -45,6 +55,8 @@ pub(super) struct Delivery {
     /// Flights, with what was delivered when each is over: what is known of those that the NIC sends, and of those that were
     /// in flight when the connection changed hands. The oldest is first.
     flights: VecDeque<(Stamp, u64)>,
+    /// The newest that is over, while nothing that was sent after it began is delivered.
+    waiting: Option<(Stamp, u64)>,
 }
 
 /// Flights that begin in a least round trip, and those that are under way at most.
@@ -118,6 +130,7 @@ impl Delivery {
         Some(RateSample {
             rate: u64::try_from(rate).unwrap_or(u64::MAX),
             app_limited: stamp.app_limited,
+            prior: stamp.delivered,
             delivered: short(delivered),
             lost: short(self.lost - stamp.lost),
             in_flight: stamp.in_flight,
@@ -129,21 +142,31 @@ impl Delivery {
         self.add(now, bytes);
     }
 
-    /// With `in_flight` bytes still to be acknowledged, after some were: when what was in flight at an earlier call is
-    /// delivered, how long that took, which is at most the round trip of its newest byte, and a sample. Flights overlap, or
-    /// what grows would be seen every other round trip.
+    /// With `in_flight` bytes still to be acknowledged, after some were: what the flights tell that are over, those of which
+    /// all is delivered that was in flight at an earlier call. Flights overlap, or what grows would be seen every other round
+    /// trip.
     pub(super) fn flight(
         &mut self,
         now: Instant,
         in_flight: u32,
         min_rtt: Option<Duration>,
-    ) -> Option<(Duration, Option<RateSample>)> {
-        let mut over = None;
-        while let Some(&(stamp, until)) = self.flights.front()
-            && until <= self.delivered
+    ) -> Flight {
+        let delivered = self.delivered;
+        let mut took = None;
+        let mut measured = self.waiting.take_if(|(_, until)| *until < delivered);
+        while let Some((stamp, until)) = self.flights.pop_front_if(|(_, until)| *until <= delivered)
         {
-            over = Some(stamp);
-            self.flights.pop_front();
+            took = Some(now.saturating_since(stamp.delivered_at));
+            // A rate is measured from a transmission to its acknowledgment. What was in flight already took less than a round
+            // trip, so that a sender that waits for its pace would never give a sample.
+            if until < delivered || in_flight == 0 {
+                measured = Some((stamp, until));
+            } else {
+                self.waiting = Some((stamp, until));
+            }
+        }
+        if in_flight == 0 {
+            self.waiting = None;
         }
         let apart = min_rtt.unwrap_or_default() / FLIGHTS;
         let due = match self.flights.back() {
@@ -156,14 +179,14 @@ impl Delivery {
             let until = self.delivered + u64::from(in_flight);
             self.flights.push_back((stamp, until));
         }
-        let stamp = over?;
-        let took = now.saturating_since(stamp.delivered_at);
-        Some((took, self.sample(now, stamp, Duration::ZERO, min_rtt)))
+        let rate = measured.and_then(|(stamp, _)| self.sample(now, stamp, Duration::ZERO, min_rtt));
+        Flight { took, rate }
     }
 
     /// Something was lost: what is delivered when it was sent again took no round trip.
     pub(super) fn end_flights(&mut self) {
         self.flights.clear();
+        self.waiting = None;
     }
 }
 
@@ -240,12 +263,39 @@ mod tests {
         ];
         for (millis, acked, in_flight) in steps {
             delivery.delivered_on_nic(at(millis), acked);
-            let rate = delivery.flight(at(millis), in_flight, min_rtt);
-            rates.push(rate.map(|(took, sample)| (took.as_millis(), sample.unwrap().rate)));
+            let flight = delivery.flight(at(millis), in_flight, min_rtt);
+            rates.push((
+                flight.took.map(|took| took.as_millis()),
+                flight.rate.map(|sample| sample.rate),
+            ));
         }
-        let samples = [(10, 300_000), (10, 400_000), (10, 600_000)].map(Some);
-        assert_eq!(rates[..2], [None, None]);
-        assert_eq!(rates[2..], samples);
+        // What was in flight is delivered, and a moment later something that was sent after it.
+        let took = [None, None, Some(10), Some(10), Some(10)];
+        assert_eq!(rates.iter().map(|rate| rate.0).collect::<Vec<_>>(), took);
+        let samples = [
+            None,
+            None,
+            None,
+            Some(5000 * 1000 / 15),
+            Some(8000 * 1000 / 15),
+        ];
+        assert_eq!(rates.iter().map(|rate| rate.1).collect::<Vec<_>>(), samples);
+    }
+
+    #[test]
+    fn a_sender_that_waits_for_its_pace_gives_samples_of_a_round_trip() {
+        let mut delivery = Delivery::default();
+        let min_rtt = Some(Duration::from_millis(100));
+        // A segment every 8 ms, acknowledged 100 ms later: the newest in flight when an acknowledgment comes was sent some
+        // milliseconds before.
+        let mut rates = Vec::new();
+        for segment in 0..40 {
+            delivery.delivered_on_nic(at(100 + 8 * segment), 1000);
+            let flight = delivery.flight(at(100 + 8 * segment), 12_000, min_rtt);
+            assert!(flight.took <= min_rtt);
+            rates.extend(flight.rate.map(|sample| sample.rate));
+        }
+        assert_eq!(rates[..], [125_000; 27]);
     }
 
     #[test]
@@ -254,7 +304,7 @@ mod tests {
         let min_rtt = Some(Duration::from_millis(1));
         for millis in [0, 1_000, 3_000] {
             delivery.delivered_on_nic(at(millis), 1000);
-            assert_eq!(delivery.flight(at(millis), 0, min_rtt), None);
+            assert_eq!(delivery.flight(at(millis), 0, min_rtt), Flight::default());
         }
     }
 }

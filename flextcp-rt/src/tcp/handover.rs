@@ -10,7 +10,7 @@ use flextcp_nic::time::Instant;
 use super::State;
 use super::congestion::AckSample;
 use super::conn::{Conn, Context, Negotiated, Owner};
-use super::delivery::RateSample;
+use super::delivery::Flight;
 use super::recovery::Phase;
 use super::timer::Timer;
 
@@ -212,18 +212,17 @@ impl Conn {
         let micros = u64::from(notification.rtt_micros);
         self.delivery.delivered_on_nic(now, acked);
         let flight = self.watch_flight(now, acked, in_flight);
-        let at_least = flight.map(|(took, _)| took);
         let sample = AckSample {
             now,
             acked,
             delivered: acked,
             ece: notification.acked_ece,
             rtt: (micros > 0).then(|| Duration::from_micros(micros)),
-            rtt_at_least: at_least,
+            rtt_at_least: flight.took,
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             in_flight,
-            rate: flight.and_then(|(_, rate)| rate),
+            rate: flight.rate,
             una: self.snd.una,
             nxt: self.snd.nxt,
             sparse: true,
@@ -234,18 +233,13 @@ impl Conn {
 
     /// Of a flight that is over: what its round trip was at least, and its rate. One of a few segments matters only to an
     /// algorithm that goes by rates.
-    pub(super) fn watch_flight(
-        &mut self,
-        now: Instant,
-        acked: u32,
-        in_flight: u32,
-    ) -> Option<(Duration, Option<RateSample>)> {
+    pub(super) fn watch_flight(&mut self, now: Instant, acked: u32, in_flight: u32) -> Flight {
         let few = acked.saturating_add(in_flight) <= 8 * self.snd.mss.bytes();
         if few && !self.congestion.owns_window() {
-            return None;
+            return Flight::default();
         }
         let flight = self.delivery.flight(now, in_flight, self.rtt.min());
-        if let Some((took, _)) = flight
+        if let Some(took) = flight.took
             && self.rtt.srtt().is_some_and(|srtt| srtt < took)
         {
             self.rtt.sample(now, took);
@@ -312,7 +306,9 @@ impl Conn {
         let wanted = std::mem::take(&mut self.wanted);
 
         self.on_received(cx, SeqNum(state.rcv_nxt).since(self.rcv.nxt));
-        self.on_acked(cx, SeqNum(state.snd_una).since(self.snd.una));
+        let acked = SeqNum(state.snd_una).since(self.snd.una);
+        self.on_acked(cx, acked);
+        self.delivery.delivered_on_nic(cx.now, acked);
         self.rcv.nxt = SeqNum(state.rcv_nxt);
         self.rcv.adv = SeqNum(state.rcv_adv);
         self.rcv.last_ack_sent = SeqNum(state.last_ack_sent);

@@ -10,6 +10,7 @@ use flextcp_nic::wire::{SackBlocks, TcpFlags, TcpPacket};
 
 use super::congestion::AckSample;
 use super::conn::{Conn, Context};
+use super::delivery::Flight;
 use super::pmtu::SUSPICION;
 use super::rack::Reordering;
 use super::scoreboard::Delivered;
@@ -293,7 +294,14 @@ impl Conn {
             Phase::Open if delivered.bytes() > 0 => {
                 self.watch_flight(cx.now, delivered.bytes(), self.in_flight())
             }
-            _ => None,
+            // Its rates only: what was lost takes longer.
+            Phase::Recovery if self.negotiated.sack && delivered.bytes() > 0 => Flight {
+                took: None,
+                ..self
+                    .delivery
+                    .flight(cx.now, self.in_flight(), self.rtt.min())
+            },
+            _ => Flight::default(),
         };
         self.recovery.send_new = false;
         match self.recovery.phase {
@@ -329,11 +337,11 @@ impl Conn {
             delivered: delivered.bytes(),
             lost,
             rtt: delivered.rtt,
-            rtt_at_least: flight.map(|(took, _)| took),
+            rtt_at_least: flight.took,
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             in_flight: self.in_flight(),
-            rate: rate.or_else(|| flight?.1),
+            rate: rate.or(flight.rate),
             una: self.snd.una,
             nxt: self.snd.nxt,
             // RFC 3168, section 6.1.2: a mark counts on an ACK that acknowledges nothing new as well.
@@ -411,7 +419,9 @@ impl Conn {
     fn enter_recovery(&mut self, cx: &Context<'_>, sacked: u32) {
         self.counters.fast_recoveries += 1;
         self.prepare_undo();
-        self.delivery.end_flights();
+        if !self.negotiated.sack {
+            self.delivery.end_flights();
+        }
         self.congestion.on_loss(cx.now);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.nxt;

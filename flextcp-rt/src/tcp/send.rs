@@ -264,6 +264,7 @@ impl Conn {
             // half a window, which the RFC would send too, is what the segment size is bound to).
             len = usable;
             if len == 0 || !self.push_small {
+                self.note_window_limited(full);
                 self.wait_for_window(now);
                 return None;
             }
@@ -329,6 +330,15 @@ impl Conn {
         let outstanding = self.outstanding();
         self.congestion
             .note_usage(self.snd.una, self.snd.nxt, outstanding, limited);
+    }
+
+    /// The peer's window holds back what the congestion window would let go, for a hole that is slow to fill mostly: what is
+    /// measured of this flight is no more the path's measure than with an application that has nothing to send.
+    fn note_window_limited(&mut self, full: u32) {
+        let in_flight = self.in_flight();
+        if in_flight.saturating_add(full) <= self.congestion.window.cwnd {
+            self.delivery.note_app_limited(in_flight);
+        }
     }
 
     /// RFC 5681, section 4.1, when nothing is outstanding and something is to be sent. Returns whether it was idle.

@@ -8,9 +8,11 @@
 
 use std::time::Duration;
 
+use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 
 use super::{AckSample, Algorithm, Window};
+use crate::tcp::delivery::RateSample;
 
 /// Startup and drain (draft, section 5.3).
 const STARTUP_GAIN: f64 = 2.77;
@@ -84,7 +86,17 @@ pub(in crate::tcp) struct Bbr {
     rounds: u32,
     wait: Duration,
     up_rounds: u32,
+    /// Samples tell of what a probe sent, and none was answered yet.
+    probe_samples: bool,
+    /// What ends the round trip that runs: the acknowledgment of what is sent now, or a sample that began after this much was
+    /// delivered.
+    round_end: Option<SeqNum>,
+    round_delivered: Option<u64>,
+    /// The round trip that runs began with a loss, or after one that lost something.
+    loss_round: bool,
+    /// The window before a recovery that goes on, or before ProbeRtt.
     prior_cwnd: u32,
+    recovering: bool,
     /// The window that the connection began with.
     first_window: u64,
     pacing_rate: u64,
@@ -119,7 +131,12 @@ impl Bbr {
             rounds: 0,
             wait: Duration::from_secs(2),
             up_rounds: 0,
+            probe_samples: false,
+            round_end: None,
+            round_delivered: None,
+            loss_round: false,
             prior_cwnd: 0,
+            recovering: false,
             first_window: 0,
             pacing_rate: 0,
             random: seed,
@@ -193,7 +210,7 @@ impl Bbr {
         if self.state == State::ProbeRtt {
             self.stay_in_probe_rtt(window, sample);
         } else if expired && self.filled && self.min_rtt.is_some() {
-            self.prior_cwnd = window.cwnd;
+            self.save_window(window);
             self.probe_rtt_until = None;
             self.state = State::ProbeRtt;
         }
@@ -209,11 +226,42 @@ impl Bbr {
             Some(until) if until <= sample.now => {
                 self.probe_rtt_at = sample.now;
                 self.reset_lower_bounds();
-                self.start_down(sample.now);
+                self.start_down(sample);
                 self.state = State::Cruise;
+                self.recovering = true;
             }
             _ => {}
         }
+    }
+
+    /// Whether a round trip is over (draft, section 5.5.1). It is timed by what is delivered: SND.UNA, by which it goes when there
+    /// is no sample, stands still while a loss is repaired.
+    fn ends_round(&mut self, sample: &AckSample) -> bool {
+        let timed = sample.rate.zip(self.round_delivered);
+        let over = timed.is_some_and(|(rate, delivered)| rate.prior >= delivered)
+            || self.round_end.is_none_or(|end| sample.una.at_or_after(end));
+        if over {
+            self.start_round(sample);
+        } else if self.round_delivered.is_none() {
+            self.round_delivered = delivered_in_all(sample);
+        }
+        over
+    }
+
+    /// The first loss begins a round trip, over which the rate of losses is taken.
+    fn start_loss_round(&mut self, sample: &AckSample) {
+        if self.state == State::Startup && sample.lost > 0 && !self.loss_round {
+            self.loss_round = true;
+            self.start_round(sample);
+            self.delivered = sample.delivered.into();
+            self.lost = sample.lost.into();
+            self.loss_events = 1;
+        }
+    }
+
+    fn start_round(&mut self, sample: &AckSample) {
+        self.round_end = Some(sample.nxt);
+        self.round_delivered = delivered_in_all(sample);
     }
 
     const fn reset_lower_bounds(&mut self) {
@@ -247,20 +295,23 @@ impl Bbr {
         }
         if self.state == State::Up {
             self.up_rounds += 1;
-            if self.is_bounded(window, sample) {
-                // The bound rises faster and faster while nothing contradicts it.
-                let growth = window.mss.saturating_mul(1 << self.up_rounds.min(16));
-                self.inflight_hi = self.inflight_hi.saturating_add(growth);
-            }
             self.note_growth(UP_GROWTH);
             // As long as the path gives more it is not full: one that was taken for slow is found out in round trips, not in
             // a quarter more each cycle. Or nothing but the application keeps it from filling.
             let full = sample.in_flight >= self.bdp(self.max_bw(), 1.25);
             let most = if full { 2 } else { FULL_BW_ROUNDS };
             if self.full_bw_rounds >= most || self.up_rounds >= 30 {
-                self.start_down(sample.now);
+                self.start_down(sample);
             }
+        } else {
+            // What the probe sent has been answered.
+            self.probe_samples = false;
         }
+        self.loss_round = self.lost > 0;
+        self.reset_signals();
+    }
+
+    const fn reset_signals(&mut self) {
         self.bw_latest = 0;
         self.inflight_latest = 0;
         self.delivered = 0;
@@ -279,10 +330,11 @@ impl Bbr {
         }
     }
 
-    /// The upper bound is what limits the flight.
-    const fn is_bounded(&self, window: &Window, sample: &AckSample) -> bool {
-        self.inflight_hi != UNBOUNDED
-            && sample.in_flight.saturating_add(2 * window.mss) >= self.inflight_hi
+    /// The upper bound is what limits the flight: the bandwidth could not grow, and does not say that the path is full (draft,
+    /// section 5.3.3.6, `BBRIsTimeToGoDown`).
+    fn is_bounded(&self, window: &Window, sample: &AckSample) -> bool {
+        let before = sample.in_flight.saturating_add(sample.delivered);
+        window.cwnd >= self.inflight_hi && before.saturating_add(2 * window.mss) >= self.inflight_hi
     }
 
     fn check_startup(&mut self, window: &Window, sample: &AckSample) {
@@ -291,7 +343,9 @@ impl Bbr {
         if !limited && self.bw_latest > 0 {
             self.note_growth(FULL_BW_GROWTH);
         }
-        let lossy = self.loss_events >= STARTUP_LOSSES
+        // In recovery for a round trip (draft, section 5.3.1.3).
+        let lossy = self.loss_round
+            && self.loss_events >= STARTUP_LOSSES
             && Self::too_much_lost(window, self.lost, self.delivered + self.lost);
         if lossy {
             let bdp = self.bdp(self.max_bw(), 1.0);
@@ -303,28 +357,50 @@ impl Bbr {
         }
     }
 
-    /// Too much was in flight (draft, section 5.5.10.3).
-    fn check_inflight_high(&mut self, window: &Window, sample: &AckSample) {
-        if !matches!(self.state, State::Refill | State::Up) || sample.lost == 0 {
+    /// Moves the upper bound (draft, sections 5.3.3.6, `BBRAdaptLongTermModel`, and 5.5.10.2).
+    fn adapt_upper_bound(&mut self, window: &Window, sample: &AckSample) {
+        let Some(rate) = sample.rate else { return };
+        if Self::too_much_lost(window, rate.lost.into(), rate.in_flight.into()) {
+            if self.probe_samples && sample.lost > 0 {
+                self.answer_too_much(window, rate, sample);
+            }
             return;
         }
-        if let Some(rate) = sample.rate
-            && Self::too_much_lost(window, rate.lost.into(), u64::from(rate.in_flight))
-        {
-            if !rate.app_limited {
-                let target = self.bdp(self.bw(), BETA);
-                self.inflight_hi = rate.in_flight.max(target.min(UNBOUNDED - 1));
-            }
-            if self.state == State::Up {
-                self.start_down(sample.now);
-            }
+        if self.inflight_hi == UNBOUNDED {
+            return;
+        }
+        // What went well once is no bound.
+        self.inflight_hi = self.inflight_hi.max(rate.in_flight);
+        if self.state == State::Up && self.is_bounded(window, sample) {
+            // Faster and faster while nothing contradicts it: one segment in the first round trip, then twice as many in each.
+            let growth = u64::from(window.mss) << self.up_rounds.min(30);
+            let grown = growth * u64::from(sample.delivered) / u64::from(window.cwnd.max(1));
+            let grown = u32::try_from(grown).unwrap_or(UNBOUNDED);
+            self.inflight_hi = self.inflight_hi.saturating_add(grown.min(sample.delivered));
+            self.full_bw = self.max_bw();
+            self.full_bw_rounds = 0;
         }
     }
 
-    fn start_down(&mut self, now: Instant) {
+    /// A probe put too much in flight: once for each.
+    fn answer_too_much(&mut self, window: &Window, rate: RateSample, sample: &AckSample) {
+        self.probe_samples = false;
+        if !rate.app_limited {
+            let target = self.bdp(self.bw(), 1.0).min(window.cwnd);
+            let least = (f64::from(target) * BETA) as u32;
+            self.inflight_hi = rate.in_flight.max(least);
+        }
+        if self.state == State::Up {
+            self.start_down(sample);
+        }
+    }
+
+    fn start_down(&mut self, sample: &AckSample) {
         self.state = State::Down;
-        self.cycle_at = now;
+        self.cycle_at = sample.now;
         self.rounds = 0;
+        self.start_round(sample);
+        self.reset_signals();
         // A cycle without a measurement says nothing.
         if self.max_bw[1] > 0 {
             self.max_bw[0] = self.max_bw[1].max(self.max_bw[0] / 2);
@@ -342,11 +418,12 @@ impl Bbr {
     fn advance(&mut self, window: &Window, sample: &AckSample) {
         let bdp = self.bdp(self.bw(), 1.0);
         match self.state {
-            State::Drain if sample.in_flight <= bdp => self.start_down(sample.now),
+            State::Drain if sample.in_flight <= bdp => self.start_down(sample),
             State::Down | State::Cruise if self.time_to_probe(window, sample.now) => {
                 self.reset_lower_bounds();
                 self.state = State::Refill;
                 self.rounds = 0;
+                self.start_round(sample);
             }
             State::Down => {
                 let room = (f64::from(self.inflight_hi) * HEADROOM) as u32;
@@ -358,6 +435,8 @@ impl Bbr {
                 // What this probe measures replaces the older half of the filter.
                 self.max_bw = [self.max_bw(), 0];
                 self.state = State::Up;
+                self.start_round(sample);
+                self.probe_samples = true;
                 self.up_rounds = 0;
                 self.full_bw = self.max_bw();
                 self.full_bw_rounds = 0;
@@ -389,6 +468,23 @@ impl Bbr {
         }
     }
 
+    /// The last good window (draft, section 5.6.4.4): what a timeout and ProbeRtt take, they give back.
+    fn save_window(&mut self, window: &Window) {
+        let before = match self.state {
+            State::ProbeRtt => self.prior_cwnd,
+            _ if self.recovering => self.prior_cwnd,
+            _ => 0,
+        };
+        self.prior_cwnd = before.max(window.cwnd);
+    }
+
+    fn restore_window(&mut self, window: &mut Window, sample: &AckSample) {
+        if self.recovering && sample.open && self.state != State::ProbeRtt {
+            self.recovering = false;
+            window.cwnd = window.cwnd.max(self.prior_cwnd);
+        }
+    }
+
     fn set_window(&self, window: &mut Window, sample: &AckSample) {
         let (_, gain) = self.gains();
         let least = 4 * window.mss;
@@ -417,6 +513,13 @@ impl Bbr {
     }
 }
 
+/// What was delivered when a sample was taken.
+fn delivered_in_all(sample: &AckSample) -> Option<u64> {
+    sample
+        .rate
+        .map(|rate| rate.prior + u64::from(rate.delivered))
+}
+
 impl Algorithm for Bbr {
     fn name(&self) -> &'static str {
         "bbr"
@@ -432,13 +535,17 @@ impl Algorithm for Bbr {
         self.marked = self.marked.saturating_add(sample.ece);
         self.loss_events += u32::from(sample.lost > 0);
         self.update_bandwidth(sample);
-        self.check_inflight_high(window, sample);
-        if sample.round_start {
+        if self.ends_round(sample) {
             self.on_round(window, sample);
+        }
+        self.start_loss_round(sample);
+        if self.filled {
+            self.adapt_upper_bound(window, sample);
         }
         self.advance(window, sample);
         self.update_min_rtt(window, sample);
         self.set_rate(window, sample);
+        self.restore_window(window, sample);
         self.set_window(window, sample);
     }
 
@@ -446,7 +553,8 @@ impl Algorithm for Bbr {
 
     /// The model answers loss, not a threshold.
     fn ssthresh(&mut self, window: &Window, _now: Instant) -> u32 {
-        self.prior_cwnd = window.cwnd;
+        self.save_window(window);
+        self.recovering = true;
         u32::MAX / 2
     }
 
@@ -461,9 +569,7 @@ impl Algorithm for Bbr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::delivery::RateSample;
     use super::*;
-    use flextcp_nic::seq::SeqNum;
 
     /// A path of 10 MB/s and 20 ms with a queue; a fluid model, a step a millisecond.
     struct Path {
@@ -471,7 +577,7 @@ mod tests {
         queue: f64,
         bandwidth: f64,
         loss: f64,
-        round: u64,
+        delivered: u64,
     }
 
     impl Path {
@@ -481,7 +587,7 @@ mod tests {
                 queue: 0.0,
                 bandwidth: 10_000.0,
                 loss: 0.0,
-                round: 0,
+                delivered: 0,
             }
         }
 
@@ -498,10 +604,8 @@ mod tests {
                 let delivered = (arrived + self.queue).min(self.bandwidth);
                 self.queue += arrived - delivered;
                 total += delivered;
-                let round_start = self.now - self.round >= rtt as u64;
-                if round_start {
-                    self.round = self.now;
-                }
+                self.delivered += delivered as u64;
+                let una = SeqNum(self.delivered as u32);
                 let in_flight = (rate * rtt) as u32;
                 let sample = AckSample {
                     now: Instant::from_millis(self.now),
@@ -514,12 +618,13 @@ mod tests {
                     rate: Some(RateSample {
                         rate: (delivered * 1000.0) as u64,
                         app_limited: false,
+                        prior: self.delivered.saturating_sub(in_flight.into()),
                         delivered: in_flight,
                         lost: (rate * rtt * self.loss) as u32,
                         in_flight,
                     }),
-                    una: SeqNum(0),
-                    round_start,
+                    una,
+                    nxt: una + in_flight,
                     ..AckSample::default()
                 };
                 bbr.observe(window, &sample);
@@ -602,6 +707,129 @@ mod tests {
         assert!(bbr.bw() > 9_000_000, "{bbr:?}");
     }
 
+    /// Draft, section 5.3.3.6: bandwidth that the bound holds down does not say that the path is full.
+    #[test]
+    fn a_bound_that_is_too_low_is_found_out_by_one_probe() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        // As after a start that lost much by accident: a tenth of what the path holds.
+        bbr.inflight_hi = 20_000;
+        bbr.max_bw = [1_000_000; 2];
+        path.run(&mut bbr, &mut window, 3500);
+        let delivered = path.run(&mut bbr, &mut window, 1000);
+        assert!(
+            delivered > 0.9 * 1000.0 * path.bandwidth,
+            "{delivered} {bbr:?}"
+        );
+    }
+
+    /// Draft, section 5.5.10.2: losses of a probe lower the bound, once, and end the probe.
+    #[test]
+    fn a_probe_that_loses_too_much_sets_the_bound_to_what_was_in_flight() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        while bbr.state != State::Up {
+            path.run(&mut bbr, &mut window, 1);
+        }
+        path.loss = 0.1;
+        path.run(&mut bbr, &mut window, 2);
+        let flight = path.bandwidth * 20.0;
+        assert!(matches!(bbr.state, State::Down | State::Cruise), "{bbr:?}");
+        assert!(!bbr.probe_samples);
+        let bound = f64::from(bbr.inflight_hi);
+        assert!((0.7 * flight..1.6 * flight).contains(&bound), "{bbr:?}");
+    }
+
+    /// Draft, section 5.5.1: SND.UNA stands still while a loss is repaired, round trips pass.
+    #[test]
+    fn round_trips_are_counted_by_what_is_delivered() {
+        let (mut bbr, mut window, _) = start();
+        let mut ends = Vec::new();
+        for ack in 0..40 {
+            let sample = AckSample {
+                delivered: 1000,
+                rate: Some(RateSample {
+                    prior: 1000 * ack,
+                    delivered: 10_000,
+                    ..RateSample::default()
+                }),
+                nxt: SeqNum(20_000),
+                ..AckSample::default()
+            };
+            if bbr.ends_round(&sample) {
+                ends.push(ack);
+            }
+        }
+        assert_eq!(ends, [0, 10, 20, 30]);
+        // Without a sample it is for SND.UNA to say.
+        let mut sample = AckSample {
+            nxt: SeqNum(90_000),
+            una: SeqNum(19_000),
+            ..AckSample::default()
+        };
+        assert!(!bbr.ends_round(&sample));
+        sample.una = SeqNum(20_000);
+        assert!(bbr.ends_round(&sample));
+        bbr.observe(&mut window, &sample);
+        assert_eq!(bbr.round_end, Some(SeqNum(90_000)));
+    }
+
+    /// Draft, section 5.3.1.3: six losses, above the threshold, in a round trip of recovery.
+    #[test]
+    fn startup_ends_by_losses_of_a_round_trip_of_recovery_only() {
+        for (losses, ends) in [(5, false), (12, true)] {
+            let (mut bbr, mut window, _) = start();
+            for ack in 0..400_u64 {
+                // Twice as much every round trip, so that nothing but losses says that the path is full.
+                let round = ack / 100;
+                let sample = AckSample {
+                    now: Instant::from_millis(ack),
+                    delivered: 1448,
+                    lost: if (150..150 + losses).contains(&ack) {
+                        1448
+                    } else {
+                        0
+                    },
+                    rtt: Some(Duration::from_millis(100)),
+                    rate: Some(RateSample {
+                        rate: 1_000_000 << round,
+                        prior: 1448 * ack,
+                        delivered: 144_800,
+                        in_flight: 144_800,
+                        ..RateSample::default()
+                    }),
+                    nxt: SeqNum(u32::MAX / 2),
+                    ..AckSample::default()
+                };
+                bbr.observe(&mut window, &sample);
+                // Not with the last of them: the round trip that began with the first has to be over.
+                assert!(!bbr.filled || ends && ack >= 250, "{ack} {bbr:?}");
+            }
+            assert_eq!(bbr.filled, ends);
+        }
+    }
+
+    /// Draft, section 5.6.4.4.
+    #[test]
+    fn the_window_of_before_a_timeout_comes_back_when_all_is_repaired() {
+        let (mut bbr, mut window, mut path) = start();
+        path.run(&mut bbr, &mut window, 2000);
+        let before = window.cwnd;
+        bbr.ssthresh(&window, Instant::from_millis(2000));
+        let mut sample = AckSample {
+            now: Instant::from_millis(2001),
+            delivered: 1448,
+            nxt: SeqNum(u32::MAX / 2),
+            ..AckSample::default()
+        };
+        window.cwnd = 1448;
+        bbr.observe(&mut window, &sample);
+        assert_eq!(window.cwnd, 4 * 1448);
+        sample.open = true;
+        bbr.observe(&mut window, &sample);
+        assert_eq!(window.cwnd, before);
+    }
+
     #[test]
     fn rounds_without_a_measurement_do_not_end_startup() {
         let (mut bbr, mut window, _) = start();
@@ -609,6 +837,7 @@ mod tests {
             let rate = (round == 0).then_some(RateSample {
                 rate: 100_000,
                 app_limited: false,
+                prior: 0,
                 delivered: 1448,
                 lost: 0,
                 in_flight: 1448,
@@ -619,7 +848,6 @@ mod tests {
                 delivered: 1448,
                 rtt: Some(Duration::from_millis(100)),
                 rate,
-                round_start: true,
                 ..AckSample::default()
             };
             bbr.observe(&mut window, &sample);

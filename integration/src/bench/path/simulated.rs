@@ -58,11 +58,13 @@ const COLUMNS: [Column; 4] = [
 
 /// What a transfer came to.
 #[derive(Debug, Clone, Copy)]
-struct Transfer {
+pub struct Transfer {
     /// Mbit/s.
-    goodput: f64,
-    retransmitted: u64,
-    timeouts: u64,
+    pub goodput: f64,
+    /// Segments sent again.
+    pub retransmitted: u64,
+    /// Timeouts.
+    pub timeouts: u64,
 }
 
 /// Where the table is kept.
@@ -128,10 +130,51 @@ fn measure(cell: Cell, column: Column, seed: u64) -> Result<Transfer, Failure> {
     let report: Report = run(&scenario(cell, column, seed))?;
     let took = report.outcomes[0].server.done_at.unwrap_or(report.ended);
     Ok(Transfer {
-        goodput: BYTES as f64 * 8.0 / took.as_secs_f64() / 1e6,
+        goodput: mbit(BYTES, took),
         retransmitted: report.retransmitted,
         timeouts: report.timeouts,
     })
+}
+
+fn mbit(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 * 8.0 / took.as_secs_f64() / 1e6
+}
+
+/// A transfer of the table's last column.
+///
+/// # Errors
+/// What does not hold in the scenario.
+pub fn bbr(cell: Cell, seed: u64) -> Result<Transfer, Failure> {
+    measure(cell, COLUMNS[3], seed)
+}
+
+/// BBR's `flows` over one bottleneck with this `queue` in bytes, `bytes` each: the goodput of each, and in all of them what was
+/// sent again.
+///
+/// # Errors
+/// What does not hold in the scenario.
+pub fn bbr_beside_itself(
+    cell: Cell,
+    queue: u64,
+    flows: usize,
+    bytes: u64,
+    seed: u64,
+) -> Result<Vec<Transfer>, Failure> {
+    let mut scenario = scenario(cell, COLUMNS[3], seed);
+    scenario.hosts[1].up.queue_bytes = Some(queue);
+    let plan = &mut scenario.connections[0];
+    plan.client_app = AppPlan::bulk(bytes, Ending::Shutdown);
+    scenario.connections = vec![plan.clone(); flows];
+    let report = run(&scenario)?;
+    Ok(report
+        .outcomes
+        .iter()
+        .map(|outcome| Transfer {
+            goodput: mbit(bytes, outcome.server.done_at.unwrap_or(report.ended)),
+            retransmitted: report.retransmitted,
+            timeouts: report.timeouts,
+        })
+        .collect())
 }
 
 /// Plays all of it, on two threads, and returns the table as Markdown.
