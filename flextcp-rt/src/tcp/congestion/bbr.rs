@@ -88,6 +88,8 @@ pub(in crate::tcp) struct Bbr {
     up_rounds: u32,
     /// Samples tell of what a probe sent, and none was answered yet.
     probe_samples: bool,
+    /// What is found lost was sent by a probe that is over: that is for the upper bound to answer.
+    after_probe: bool,
     /// What ends the round trip that runs: the acknowledgment of what is sent now, or a sample that began after this much was
     /// delivered.
     round_end: Option<SeqNum>,
@@ -132,6 +134,7 @@ impl Bbr {
             wait: Duration::from_secs(2),
             up_rounds: 0,
             probe_samples: false,
+            after_probe: false,
             round_end: None,
             round_delivered: None,
             loss_round: false,
@@ -273,7 +276,7 @@ impl Bbr {
     fn adapt_lower_bounds(&mut self, window: &Window) {
         let congested = Self::too_much_lost(window, self.lost, self.delivered + self.lost)
             || u64::from(self.marked) * 2 > self.delivered && self.marked > 0;
-        if !congested || self.probing() {
+        if !congested || self.probing() || self.after_probe {
             return;
         }
         if self.bw_lo == u64::MAX {
@@ -290,6 +293,7 @@ impl Bbr {
     fn on_round(&mut self, window: &Window, sample: &AckSample) {
         self.rounds += 1;
         self.adapt_lower_bounds(window);
+        self.after_probe &= self.state == State::Drain;
         if self.state == State::Startup {
             self.check_startup(window, sample);
         }
@@ -303,7 +307,7 @@ impl Bbr {
             if self.full_bw_rounds >= most || self.up_rounds >= 30 {
                 self.start_down(sample);
             }
-        } else {
+        } else if self.state != State::Drain {
             // What the probe sent has been answered.
             self.probe_samples = false;
         }
@@ -353,6 +357,8 @@ impl Bbr {
         }
         if lossy || self.full_bw_rounds >= FULL_BW_ROUNDS {
             self.filled = true;
+            self.probe_samples = !lossy;
+            self.after_probe = true;
             self.state = State::Drain;
         }
     }
@@ -401,6 +407,7 @@ impl Bbr {
         self.rounds = 0;
         self.start_round(sample);
         self.reset_signals();
+        self.after_probe = true;
         // A cycle without a measurement says nothing.
         if self.max_bw[1] > 0 {
             self.max_bw[0] = self.max_bw[1].max(self.max_bw[0] / 2);
