@@ -449,6 +449,61 @@ fn flows_take_turns_of_a_quantum() {
     assert!((config.flush_budget..=config.flush_budget + config.quantum + mss).contains(&sent));
 }
 
+/// A third of the window, as Linux; on a long path what may be sent is sent, so that it does not leave in bursts.
+#[test]
+fn a_super_frame_waits_for_its_room_on_a_short_path() {
+    const MSS: u32 = 1448;
+    for (rtt_micros, after) in [(999, [0, 0, 10]), (1000, [4, 5, 1]), (0, [4, 5, 1])] {
+        let [mut ours, mut peer] = connected(&Setup {
+            flags: flags::NO_DELAY,
+            cwnd: 30 * MSS,
+            port: MemoryConfig {
+                mtu: 65535,
+                tx_checksum: true,
+                tx_segment_max: Some(65535),
+                ..MemoryConfig::default()
+            },
+            ..Setup::default()
+        });
+        let Claim::Done(mut returned) = ours.nic.claim(Instant::ZERO, ours.id).unwrap() else {
+            panic!("the software NIC claims at once")
+        };
+        // An own sample takes its place when all that is in flight now was acknowledged.
+        returned.state.rtt_micros = rtt_micros;
+        let tuple = returned.state.tuple().reversed();
+        let (first, seq) = (returned.state.snd_una(), returned.state.rcv_nxt());
+        let sent = |ours: &End| {
+            ours.nic
+                .progress(ours.id)
+                .unwrap()
+                .state
+                .snd_nxt()
+                .since(first)
+        };
+        ours.id = ours
+            .nic
+            .install(Instant::ZERO, Token(9), returned.state, returned.buffers)
+            .unwrap();
+        assert_eq!(ours.send.write(&[7; 200_000]), 200_000);
+        ours.nic.doorbell(Instant::ZERO, ours.id).unwrap();
+        ours.nic.flush(Instant::ZERO).unwrap();
+        assert_eq!(sent(&ours), 30 * MSS, "nothing in flight brings more room");
+        let mut before = sent(&ours);
+        for (acked, after) in [4, 9, 10].into_iter().zip(after) {
+            let ack = segment(tuple, seq, first + acked * MSS, TcpFlags::ACK, b"");
+            send_raw(&mut peer.nic, &ack);
+            ours.nic.poll(Instant::ZERO, 64, &mut ours.log).unwrap();
+            ours.nic.flush(Instant::ZERO).unwrap();
+            assert_eq!(
+                sent(&ours) - before,
+                after * MSS,
+                "{rtt_micros} µs, {acked} acked"
+            );
+            before = sent(&ours);
+        }
+    }
+}
+
 #[test]
 fn conforms() {
     crate::nic::conformance::run(|| {

@@ -7,11 +7,14 @@ use std::num::NonZeroU16;
 use super::{Core, Flow, Instant};
 use crate::fast::ack::{self, Due, EarlyAck};
 use crate::fast::tx::{self, Wait};
-use crate::flow::FlowId;
+use crate::flow::{FlowId, FlowState};
 use crate::pace::Wheel;
 use crate::port::{Port, PortInfo, TxFrame, TxOffload};
 use crate::time::earlier;
 use crate::wire::{MAX_HEADER_LEN, SegmentRepr};
+
+/// On a path this short a part of a super-frame costs more than the time until it is whole.
+const SHORT_PATH_MICROS: u32 = 1000;
 
 /// What arrived in such amounts is acknowledged before its reader runs: the sender may wait for it, and no reply comes as often.
 const BULK: u32 = 16 << 10;
@@ -154,6 +157,10 @@ impl Core {
         let mut sent = 0;
         loop {
             let segment = match tx::next(&flow.state, super_frame) {
+                Ok(segment) if defers(&flow.state, &segment, super_frame) => {
+                    flow.note_cwnd_limited();
+                    return Ok(Turn::Done);
+                }
                 Ok(segment) => segment,
                 Err(wait) => {
                     if wait == Wait::Cwnd {
@@ -300,6 +307,17 @@ impl Core {
         self.counters.fast_acks_out += 1;
         Ok(true)
     }
+}
+
+/// Whether what the congestion window has room for waits until it has room for a third of itself, or a super-frame (as Linux's
+/// `tcp_tso_should_defer`). What goes out in parts is acknowledged in parts, and so it goes on: a window of a few super-frames would
+/// become one of many crumbs. The two thirds in flight bring the acknowledgments that end the wait.
+fn defers(state: &FlowState, segment: &tx::Segment, super_frame: u32) -> bool {
+    let enough = super_frame.min(state.cwnd / 3);
+    segment.len < enough
+        && segment.len < state.unsent()
+        && state.cwnd.saturating_sub(segment.offset) < enough
+        && (1..SHORT_PATH_MICROS).contains(&state.rtt_micros)
 }
 
 /// Bytes of payload that fit one super-frame; 0 without segmentation offload.
