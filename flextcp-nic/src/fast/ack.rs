@@ -7,6 +7,9 @@ use crate::seq::SeqNum;
 /// How many ACKs quick ACK mode sends at once before it ends, as Linux's `TCP_MAX_QUICKACKS`.
 pub const QUICK_ACKS: u8 = 16;
 
+/// What arrived in such amounts is acknowledged before its reader runs: the sender may wait for it, and no reply comes as often.
+pub const BULK: u32 = 16 << 10;
+
 /// What [`due`] answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Due {

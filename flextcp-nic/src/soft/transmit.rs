@@ -16,9 +16,6 @@ use crate::wire::{MAX_HEADER_LEN, SegmentRepr};
 /// On a path this short a part of a super-frame costs more than the time until it is whole.
 const SHORT_PATH_MICROS: u32 = 1000;
 
-/// What arrived in such amounts is acknowledged before its reader runs: the sender may wait for it, and no reply comes as often.
-const BULK: u32 = 16 << 10;
-
 /// Flows that wait for something to be sent. A stale id in a queue is skipped when its turn comes.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
@@ -93,7 +90,7 @@ impl Core {
         self.send_data(port, now, Least::FullSegment)?;
         self.send_due_acks(port, now, |flow| {
             let owed = flow.state.rcv_nxt().since(flow.state.last_ack_sent());
-            owed >= BULK && ack::due(&flow.state, &flow.local) == Due::Now
+            owed >= ack::BULK && ack::due(&flow.state, &flow.local) == Due::Now
         })
     }
 

@@ -333,7 +333,8 @@ impl Conn {
     }
 
     /// The peer's window holds back what the congestion window would let go, for a hole that is slow to fill mostly: what is
-    /// measured of this flight is no more the path's measure than with an application that has nothing to send.
+    /// measured of this flight is no more the path's measure than with an application that has nothing to send. The drafts do not
+    /// say so.
     fn note_window_limited(&mut self, full: u32) {
         let in_flight = self.in_flight();
         if in_flight.saturating_add(full) <= self.congestion.window.cwnd {

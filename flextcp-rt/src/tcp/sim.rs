@@ -178,6 +178,14 @@ impl Sim {
         id
     }
 
+    /// Closes the client's connection and its server's, which goes first and waits in TIME_WAIT.
+    pub(super) fn close_both(&mut self, client: ConnId, server: ConnId) {
+        self.close(1, server);
+        self.settle();
+        self.close(0, client);
+        self.settle();
+    }
+
     /// A connection ready on both sides: (client's, server's).
     pub(super) fn pair(&mut self) -> (ConnId, ConnId) {
         self.listen(16, SocketOptions::default());

@@ -431,10 +431,7 @@ fn time_wait_gives_way_to_a_newer_syn() {
     let client = sim.connect(40_000, SocketOptions::default());
     sim.settle();
     let server = sim.hosts[1].accepted.pop_front().unwrap();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
     sim.run(2 * SECOND);
     let again = sim.connect(40_000, SocketOptions::default());

@@ -3,15 +3,13 @@
 
 use std::num::NonZeroU16;
 
+use flextcp_nic::fast::ack;
 use flextcp_nic::seq::SeqNum;
 use flextcp_nic::time::Instant;
 use flextcp_nic::wire::TcpFlags;
 
 use super::conn::Conn;
 use super::send::{Kind, Plan};
-
-/// As the NIC's: what arrived in such amounts is acknowledged before its reader runs.
-const BULK: u32 = 16 << 10;
 
 impl Conn {
     /// The next segment as [`poll_transmit`](Self::poll_transmit), and as many of its size behind it as fit `most` bytes; the
@@ -30,7 +28,7 @@ impl Conn {
         let full = self.unsent() >= self.payload_limit();
         let data = full || self.board.lost_bytes() > 0;
         let owed = self.rcv.nxt.since(self.rcv.last_ack_sent);
-        let acks = owed >= BULK || !self.rcv.reassembly.is_empty();
+        let acks = owed >= ack::BULK || !self.rcv.reassembly.is_empty();
         let plan = if data { self.poll_paced(now) } else { None };
         let first = plan.or_else(|| if acks { self.poll_ack() } else { None })?;
         self.counters.segs_out += 1;

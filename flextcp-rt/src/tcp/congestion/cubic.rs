@@ -12,7 +12,7 @@ const C: f64 = 0.4;
 /// Multiplicative decrease factor (RFC 9438, section 4.6).
 const BETA: f64 = 0.7;
 /// Additive increase of the Reno estimate (RFC 9438, section 4.3): what loses by less than half gains by less, until it has back
-/// what it had. From there on it is Reno's one segment.
+/// what it had. From there on it is Reno's one segment, as the RFC has it; Linux stays at this, and gets less out of a path with losses.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
 /// Least growth in a round trip, as a part of the window, while no loss has told how much the path holds: slow start may

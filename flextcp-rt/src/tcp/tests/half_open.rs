@@ -192,10 +192,7 @@ fn a_listener_of_ipv6_alone_takes_no_ipv4() {
 fn time_wait_answers_a_fin_each_time_and_the_rest_at_a_limited_rate() {
     let mut sim = Sim::plain();
     let (client, server) = sim.pair();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
     let fin = sim.sent(0, TcpFlags::FIN)[0];
     let data = SegmentRepr {

@@ -329,10 +329,7 @@ fn time_wait_gives_way_to_a_larger_number_and_to_nothing_else() {
     let mut sim = Sim::plain();
     sim.hosts[0].engine.config.timestamps = false;
     let (client, server) = sim.pair();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     let waiting = |sim: &Sim| sim.hosts[1].engine.time_wait.len();
     assert_eq!(waiting(&sim), 1);
     let mut segment = sim.sent(0, TcpFlags::FIN)[0];
@@ -373,10 +370,7 @@ fn a_new_connection_gets_past_time_wait_at_a_port_whose_listener_is_gone() {
     let client = sim.connect(40_000, SocketOptions::default());
     sim.settle();
     let server = sim.hosts[1].accepted.pop_front().unwrap();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     let now = sim.now;
     sim.hosts[1].engine.close_listener(now, listener);
     sim.run(SECOND);
@@ -398,10 +392,7 @@ fn a_new_connection_gets_past_time_wait_at_a_port_whose_listener_is_gone() {
 fn a_reset_with_the_exact_number_ends_time_wait_as_on_linux() {
     let mut sim = Sim::plain();
     let (client, server) = sim.pair();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     let mut segment = sim.sent(0, TcpFlags::FIN)[0];
     segment.flags = TcpFlags::RST;
     segment.seq += 1;

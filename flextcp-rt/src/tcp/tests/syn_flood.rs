@@ -245,10 +245,7 @@ fn a_full_queue_has_room_for_who_waits_no_longer() {
     let client = sim.connect(40_000, SocketOptions::default());
     sim.settle();
     let server = sim.hosts[1].accepted.pop_front().unwrap();
-    sim.close(1, server);
-    sim.settle();
-    sim.close(0, client);
-    sim.settle();
+    sim.close_both(client, server);
     assert_eq!(sim.hosts[1].engine.time_wait.len(), 1);
     sim.run(2 * SECOND);
     flood(&mut sim, 8);
