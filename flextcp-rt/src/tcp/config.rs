@@ -50,6 +50,9 @@ pub struct EngineConfig {
     pub rto_min: Duration,
     /// Largest RTO.
     pub rto_max: Duration,
+    /// Retransmissions of a SYN at the first timeout's distance, before the timeout doubles and `syn_retries` counts
+    /// (`tcp_syn_linear_timeouts`).
+    pub syn_linear_timeouts: u8,
     /// Retransmissions of a SYN (`tcp_syn_retries`).
     pub syn_retries: u8,
     /// Retransmissions of a SYN-ACK (`tcp_synack_retries`).
@@ -115,6 +118,7 @@ impl Default for EngineConfig {
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(200),
             rto_max: Duration::from_secs(120),
+            syn_linear_timeouts: 4,
             syn_retries: 6,
             synack_retries: 5,
             retries: 15,

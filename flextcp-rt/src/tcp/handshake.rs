@@ -311,17 +311,22 @@ impl Conn {
     }
 
     pub(super) fn on_syn_timeout(&mut self, cx: &mut Context<'_>) {
-        let limit = if self.state == State::SynSent {
-            cx.config.syn_retries
+        // As Linux since 6.5, and not RFC 6298, 5.5: whoever waits for a connection notices every doubling, and an attempt
+        // is one small segment.
+        let (linear, doubling) = if self.state == State::SynSent {
+            (cx.config.syn_linear_timeouts, cx.config.syn_retries)
         } else {
-            cx.config.synack_retries
+            (0, cx.config.synack_retries)
         };
-        if self.retransmits >= u32::from(limit) || self.user_timeout_over(cx) {
+        let linear = u32::from(linear);
+        if self.retransmits >= linear + u32::from(doubling) || self.user_timeout_over(cx) {
             let error = self.soft_error.unwrap_or(ConnError::TimedOut);
             return self.fail(cx, error);
         }
         self.retransmits += 1;
-        self.backoff += 1;
+        if self.retransmits > linear {
+            self.backoff += 1;
+        }
         self.syn_due = true;
         self.counters.timeouts += 1;
         self.counters.total_retrans += 1;

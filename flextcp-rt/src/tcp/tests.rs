@@ -194,10 +194,21 @@ fn nobody_answers_means_timed_out() {
     let mut sim = Sim::plain();
     sim.cut[1] = true;
     let client = sim.connect(40_000, SocketOptions::default());
-    sim.run(126 * SECOND);
-    assert_eq!(sim.sent(0, TcpFlags::SYN).len(), 7);
+    sim.drive_all();
+    let began = sim.now;
+    let run_to = |sim: &mut Sim, seconds: f64| {
+        let end = began + Duration::from_secs_f64(seconds);
+        sim.run(end.saturating_since(sim.now));
+    };
+    for (attempts, at) in (1..).zip([1, 2, 3, 4, 5, 7, 11, 19, 35, 67]) {
+        run_to(&mut sim, f64::from(at) - 0.1);
+        assert_eq!(sim.sent(0, TcpFlags::SYN).len(), attempts, "before {at} s");
+        run_to(&mut sim, f64::from(at) + 0.1);
+        assert_eq!(sim.sent(0, TcpFlags::SYN).len(), attempts + 1, "at {at} s");
+    }
+    run_to(&mut sim, 130.9);
     assert!(sim.hosts[0].failed.is_empty());
-    sim.run(2 * SECOND);
+    run_to(&mut sim, 131.1);
     assert_eq!(sim.hosts[0].failed, [(client, ConnError::TimedOut)]);
 }
 

@@ -150,8 +150,12 @@ pub(super) fn settle(connection: &mut ConnectionPlan) {
     }
     for app in [&mut *client, &mut *server] {
         if app.mode != Mode::Stream {
-            // A pause in each of hundreds of rounds is a long time.
-            app.think = app.think.min(Duration::from_millis(50));
+            // A pause in each of hundreds of rounds is a long time, and one after each byte of many longer still.
+            let writes = u32::try_from(app.send / app.write.start()).unwrap_or(u32::MAX);
+            app.think = app
+                .think
+                .min(Duration::from_millis(50))
+                .min(Duration::from_secs(1_800) / writes.max(1));
         }
     }
     // Who answers can only be done when the other is.
