@@ -312,14 +312,14 @@ impl Conn {
 
     pub(super) fn on_syn_timeout(&mut self, cx: &mut Context<'_>) {
         // As Linux since 6.5, and not RFC 6298, 5.5: whoever waits for a connection notices every doubling, and an attempt
-        // is one small segment.
-        let (linear, doubling) = if self.state == State::SynSent {
-            (cx.config.syn_linear_timeouts, cx.config.syn_retries)
+        // is one small segment. Once the peer's SYN crossed ours, timeouts double.
+        let linear = if self.state == State::SynSent {
+            u32::from(cx.config.syn_linear_timeouts)
         } else {
-            (0, cx.config.synack_retries)
+            0
         };
-        let linear = u32::from(linear);
-        if self.retransmits >= linear + u32::from(doubling) || self.user_timeout_over(cx) {
+        let doubling = u32::from(cx.config.syn_retries);
+        if self.retransmits >= linear + doubling || self.user_timeout_over(cx) {
             let error = self.soft_error.unwrap_or(ConnError::TimedOut);
             return self.fail(cx, error);
         }
