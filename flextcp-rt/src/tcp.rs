@@ -32,6 +32,7 @@ mod isn;
 mod listener;
 mod output;
 mod pmtu;
+mod prediction;
 mod rack;
 mod reassembly;
 mod receive;
@@ -90,6 +91,8 @@ pub struct Engine {
     offload: Offload,
     conns: ConnTable,
     tuples: Tuples,
+    /// Whose the last segment was.
+    latest: Option<ConnId>,
     listeners: Listeners,
     half_open: Slab<HalfOpen>,
     /// Numbers half-open connections by age.
@@ -128,6 +131,7 @@ impl Engine {
             pool,
             conns: ConnTable::default(),
             tuples: Tuples::default(),
+            latest: None,
             listeners: Listeners::default(),
             half_open: Slab::new(),
             serial: 0,

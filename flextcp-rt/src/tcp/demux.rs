@@ -29,11 +29,12 @@ const MAX_RAW: usize = 4096;
 
 impl Engine {
     pub(super) fn on_tcp(&mut self, now: Instant, packet: &TcpPacket, frame: &RxFrame<'_>) {
-        if packet.tcp.flags.is_impossible() {
+        if packet.tcp.flags.is_impossible() || self.on_follower(now, packet, frame) {
             return;
         }
         match self.tuples.of_segment(&packet.tuple) {
             Some(Entry::Conn(id)) => {
+                self.latest = Some(id);
                 self.with_conn(now, id, |conn, cx| {
                     if conn.on_host() {
                         conn.on_segment(cx, packet, frame);

@@ -7,6 +7,7 @@ mod limits;
 mod long_transfer;
 mod orphans;
 mod path_mtu;
+mod prediction;
 mod requirements;
 mod send_buffer;
 mod syn_flood;
