@@ -15,6 +15,7 @@
 mod connect;
 mod event;
 mod export;
+mod frames;
 mod hash;
 mod import;
 #[cfg(feature = "lab")]

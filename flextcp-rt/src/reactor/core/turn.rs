@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 
 use flextcp_nic::flow::Token;
 use flextcp_nic::nic::{Claim, Exception, Notification, Returned, Sink};
-use flextcp_nic::port::{TxFrame, TxOffload};
 use flextcp_nic::time::{Instant, earlier};
-use flextcp_nic::wire::MAX_HEADER_LEN;
 
+use super::frames::FrameSender;
 use super::{Core, Inner, StreamEntry, Streams, trace};
 use crate::reactor::siblings::Siblings;
 use crate::socket::Wakers;
@@ -150,40 +149,17 @@ impl Inner {
         poll: impl for<'a> Fn(&'a mut Engine, Instant, u32) -> Option<Transmit<'a>>,
     ) -> usize {
         let Self { nic, engine, .. } = self;
-        let capabilities = nic.capabilities();
-        let partial_checksum = capabilities.port.tx_checksum;
-        // The port completes the checksums of what it cuts.
-        let most = match capabilities.port.tx_segment_max {
-            Some(max) if partial_checksum => max
-                .min(u32::from(u16::MAX))
-                .saturating_sub(MAX_HEADER_LEN as u32),
-            _ => 0,
-        };
-        let mut header = [0_u8; MAX_HEADER_LEN];
+        let mut sender = FrameSender::new(&mut **nic);
         let mut sent = 0;
         while sent < TRANSMIT_BUDGET {
-            let Some(transmit) = poll(engine, now, most) else {
+            let Some(transmit) = poll(engine, now, sender.most()) else {
                 break;
             };
-            let len = transmit
-                .segment
-                .emit(transmit.payload, partial_checksum, &mut header);
-            let frame = TxFrame {
-                header: &header[..len],
-                payload: transmit.payload,
-                offload: TxOffload {
-                    checksum: partial_checksum,
-                    segment: transmit.cut,
-                },
-            };
-            if nic.transmit(now, frame).is_err() {
-                // The ring is full: hand the batch over and retry once; a frame lost here is lost on a full
-                // queue, and recovery treats it as such.
-                if nic.flush(now).is_err() || nic.transmit(now, frame).is_err() {
-                    break;
-                }
+            let segments = transmit.segments();
+            if !sender.send(now, transmit) {
+                break;
             }
-            sent += transmit.segments();
+            sent += segments;
         }
         sent
     }
