@@ -163,8 +163,9 @@ pub struct Exception<'a> {
     pub packet: &'a Packet,
     /// Why.
     pub reason: Reason,
-    /// With the first exception of a flow the NIC owned: the connection comes back here.
-    pub returned: Option<Returned>,
+    /// With the first exception of a flow the NIC owned: the connection comes back here. Boxed: most exceptions have none, and are
+    /// moved with what it would take.
+    pub returned: Option<Box<Returned>>,
 }
 
 /// Where [`Nic::poll`] delivers.

@@ -181,7 +181,7 @@ impl NfpNic {
         last: Option<(RxFrame<'_>, &Packet, Reason)>,
     ) {
         let late = std::mem::take(&mut flow.late);
-        let mut returned = Some(flow.into_returned(state, outstanding_since));
+        let mut returned = Some(Box::new(flow.into_returned(state, outstanding_since)));
         for late in &late {
             let frame = RxFrame::contiguous(&late.bytes, late.checksum);
             if let Ok(packet) = parse(&frame) {
@@ -192,7 +192,7 @@ impl NfpNic {
             self.deliver(frame, packet, reason, returned.take(), sink);
         }
         if let Some(returned) = returned {
-            sink.returned(returned);
+            sink.returned(*returned);
         }
     }
 
@@ -201,7 +201,7 @@ impl NfpNic {
         frame: RxFrame<'_>,
         packet: &Packet,
         reason: Reason,
-        returned: Option<Returned>,
+        returned: Option<Box<Returned>>,
         sink: &mut dyn Sink,
     ) {
         self.counters.slow.frames_in += 1;

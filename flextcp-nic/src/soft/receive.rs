@@ -126,11 +126,11 @@ impl Core {
     }
 
     /// Makes a flow host-owned: what it did so far is notified first, and from here on its frames find no flow.
-    fn punt(&mut self, id: FlowId, key: FlowKey, sink: &mut dyn Sink) -> Option<Returned> {
+    fn punt(&mut self, id: FlowId, key: FlowKey, sink: &mut dyn Sink) -> Option<Box<Returned>> {
         self.notify(id, sink);
         self.punted.push(key);
         self.counters.punted += 1;
-        self.release(id)
+        self.release(id).map(Box::new)
     }
 
     fn exception(
@@ -139,7 +139,7 @@ impl Core {
         packet: &Packet,
         reason: Reason,
         payload: usize,
-        returned: Option<Returned>,
+        returned: Option<Box<Returned>>,
         sink: &mut dyn Sink,
     ) {
         self.counters.slow.frames_in += 1;

@@ -11,17 +11,11 @@ use super::{ConnId, Engine};
 impl Engine {
     /// Takes a frame that the fast path did not handle, and the connection when it comes back with it.
     pub fn handle_exception(&mut self, now: Instant, exception: Exception<'_>) {
-        let Exception {
-            frame,
-            packet,
-            reason,
-            returned,
-        } = exception;
-        if let Some(returned) = returned {
-            self.take_returned(now, returned, Some(reason));
+        if let Some(returned) = exception.returned {
+            self.take_returned(now, *returned, Some(exception.reason));
         }
-        match packet {
-            Packet::Tcp(packet) => self.on_tcp(now, packet, &frame),
+        match exception.packet {
+            Packet::Tcp(packet) => self.on_tcp(now, packet, &exception.frame),
             Packet::Icmp(error) => self.on_icmp(now, error),
         }
     }

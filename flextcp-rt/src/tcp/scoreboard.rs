@@ -5,6 +5,7 @@
 //! ones ended, and losses are looked for in order of transmission, as far as the newest delivery.
 
 mod loss;
+mod restored;
 #[cfg(test)]
 mod tests;
 
@@ -94,6 +95,10 @@ pub(super) struct Scoreboard {
     highest_sacked: Option<SeqNum>,
     /// The blocks of the last acknowledgment that had some: all segments within are marked.
     seen: SackBlocks,
+    /// Segments of the NIC that may yet be divided where the peer shows that another began.
+    divisions: usize,
+    /// Payload of a full segment of the NIC's.
+    unit: u32,
 }
 
 impl Scoreboard {
@@ -162,29 +167,6 @@ impl Scoreboard {
         });
     }
 
-    /// Segments that the NIC sent, once each, nobody knows when: taken to be sent evenly over the last `span`. At one
-    /// moment, each delivery would seem to have taken longer than the one before it, and what was sent before it to have
-    /// more time left.
-    pub(super) fn restore(
-        &mut self,
-        una: SeqNum,
-        nxt: SeqNum,
-        mss: u32,
-        at: Instant,
-        span: Duration,
-    ) {
-        self.clear();
-        let outstanding = u128::from(nxt.since(una).max(1));
-        let mut start = una;
-        while start.before(nxt) {
-            let end = start + mss.max(1).min(nxt.since(start));
-            let before = span.as_nanos() * u128::from(nxt.since(end)) / outstanding;
-            let sent = at - Duration::from_nanos(u64::try_from(before).unwrap_or(u64::MAX));
-            self.append(start, end, sent, Stamp::default(), false);
-            start = end;
-        }
-    }
-
     /// Takes a cumulative acknowledgment.
     pub(super) fn acknowledge(
         &mut self,
@@ -217,9 +199,10 @@ impl Scoreboard {
                 self.sacked_bytes -= part.len();
                 self.sacked_segments -= u32::from(whole);
                 delivered.acked_sacked += part.len();
-            } else {
+            } else if whole || !part.retransmitted {
                 self.note_delivery(&part, now, min_rtt, delivered);
             }
+            // A part of what was sent again as a whole arrived before that, with a segment that was cut elsewhere.
         }
         if self
             .highest_sacked
@@ -255,6 +238,8 @@ impl Scoreboard {
                 continue;
             }
             seen.push(left, right);
+            self.divide(left);
+            self.divide(right);
             let known = self
                 .seen
                 .iter()

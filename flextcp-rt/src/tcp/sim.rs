@@ -320,11 +320,13 @@ impl Sim {
             .map(|(&index, _)| index);
         let returned =
             flow.and_then(|flow| installed.remove(&flow))
-                .map(|(id, _, state, buffers)| Returned {
-                    token: id.into(),
-                    state,
-                    buffers,
-                    outstanding_since: None,
+                .map(|(id, _, state, buffers)| {
+                    Box::new(Returned {
+                        token: id.into(),
+                        state,
+                        buffers,
+                        outstanding_since: None,
+                    })
                 });
         let reason = if returned.is_some() {
             Reason::Flags

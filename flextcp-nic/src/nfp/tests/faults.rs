@@ -29,7 +29,8 @@ impl Sink for Told {
     fn notification(&mut self, _: Notification) {}
 
     fn exception(&mut self, exception: Exception<'_>) {
-        self.returned.extend(exception.returned);
+        self.returned
+            .extend(exception.returned.map(|returned| *returned));
     }
 
     fn returned(&mut self, returned: Returned) {

@@ -41,8 +41,8 @@ impl Sink for Events {
     }
 
     fn exception(&mut self, exception: Exception<'_>) {
-        self.0
-            .push(Event::Exception(exception.reason, exception.returned));
+        let returned = exception.returned.map(|returned| *returned);
+        self.0.push(Event::Exception(exception.reason, returned));
     }
 
     fn returned(&mut self, returned: Returned) {

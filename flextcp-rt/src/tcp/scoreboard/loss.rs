@@ -153,10 +153,10 @@ impl Scoreboard {
         let from = self
             .segments
             .partition_point(|s| s.end.at_or_before(self.lost_from));
-        let lost = self.segments.range(from..).find(|s| s.lost).copied();
-        if let Some(lost) = lost {
-            self.lost_from = lost.start;
-        }
-        lost
+        let index = from + self.segments.range(from..).position(|s| s.lost)?;
+        self.rejoin(index);
+        let lost = self.segments[index];
+        self.lost_from = lost.start;
+        Some(lost)
     }
 }
