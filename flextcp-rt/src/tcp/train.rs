@@ -37,7 +37,8 @@ impl Conn {
 
     fn couple(&mut self, now: Instant, mut train: Plan, most: u32) -> Plan {
         let cut = train.len;
-        while train.len.is_multiple_of(cut.max(1))
+        let mut full = true;
+        while full
             && train.len + cut <= most
             && self.may_follow(train.kind, train.flags, train.seq + train.len, cut)
         {
@@ -48,6 +49,7 @@ impl Conn {
             // The push of the last segment; the port copies the header to each.
             train.flags = next.flags;
             train.len += next.len;
+            full = next.len == cut;
         }
         if train.len > cut {
             train.cut = u16::try_from(cut).ok().and_then(NonZeroU16::new);
