@@ -28,7 +28,7 @@ fn bbr_starts_well_on_a_path_that_loses_one_in_a_hundred() {
     for seed in 1..=20 {
         let goodput = bbr(cell("100 ms, 1 % loss"), seed).unwrap().goodput;
         println!("seed {seed}: {goodput:.1} of {clean:.1} Mbit/s");
-        assert!(goodput > 0.8 * clean, "seed {seed}: {goodput:.1}");
+        assert!(goodput > 0.75 * clean, "seed {seed}: {goodput:.1}");
     }
 }
 

@@ -78,13 +78,14 @@ impl Rack {
         at.srtt.map_or(window, |srtt| window.min(srtt))
     }
 
-    /// A duplicate was reported: we sent again what was only late. Widens the window once per round trip.
+    /// A duplicate was reported: we sent again what was only late. Widens the window once per round trip, where reordering was
+    /// seen: a single duplicate has other causes, and does not make every loss wait (RFC 8985, section 6.2, step 4; Linux's
+    /// `tcp_dsack_seen`).
     pub(super) fn on_dsack(&mut self, una: SeqNum, nxt: SeqNum) {
-        self.reordering_seen = true;
-        if self
+        let this_round = self
             .round
-            .is_some_and(|end| end.after(una) && end.at_or_before(nxt))
-        {
+            .is_some_and(|end| end.after(una) && end.at_or_before(nxt));
+        if !self.reordering_seen || this_round {
             return;
         }
         self.round = Some(nxt);
@@ -134,7 +135,10 @@ mod tests {
 
     #[test]
     fn duplicates_widen_the_window_once_a_round_up_to_a_round_trip() {
-        let mut rack = Rack::default();
+        let mut rack = Rack {
+            reordering_seen: true,
+            ..Rack::default()
+        };
         rack.on_dsack(SeqNum(0), SeqNum(1000));
         assert_eq!(rack.window(reordering()), 20 * MS);
         rack.on_dsack(SeqNum(999), SeqNum(2000));
@@ -146,8 +150,23 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_recoveries_without_a_duplicate_narrow_it_again() {
+    fn a_duplicate_alone_is_no_reordering() {
         let mut rack = Rack::default();
+        rack.on_dsack(SeqNum(0), SeqNum(1000));
+        assert_eq!(rack.window(reordering()), 10 * MS);
+        let three = Reordering {
+            sacked_segments: 3,
+            ..reordering()
+        };
+        assert_eq!(rack.window(three), Duration::ZERO);
+    }
+
+    #[test]
+    fn sixteen_recoveries_without_a_duplicate_narrow_it_again() {
+        let mut rack = Rack {
+            reordering_seen: true,
+            ..Rack::default()
+        };
         rack.on_dsack(SeqNum(0), SeqNum(1000));
         for _ in 0..15 {
             rack.on_recovered();

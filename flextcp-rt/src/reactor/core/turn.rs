@@ -1,7 +1,7 @@
 //! One turn: requests, timers, transmission and the moves between engine and NIC, then what arrived.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flextcp_nic::flow::Token;
 use flextcp_nic::nic::{Claim, Exception, Notification, Returned, Sink};
@@ -44,7 +44,7 @@ impl Core {
 
     fn turn_collecting(&self, now: Instant, wakers: &mut Wakers) -> io::Result<Turn> {
         let mut inner = self.lock();
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        count(&self.turns);
         if self.has_failed() {
             return Ok(Turn {
                 work: 0,
@@ -70,7 +70,7 @@ impl Core {
         let delivered = inner.deliver_events(wakers);
         work += delivered.events;
         if work > 0 {
-            self.busy_turns.fetch_add(1, Ordering::Relaxed);
+            count(&self.busy_turns);
         }
         let next = earlier(inner.engine.poll_timeout(), inner.nic.poll_at());
         Ok(Turn {
@@ -79,6 +79,11 @@ impl Core {
             accepted: delivered.accepted,
         })
     }
+}
+
+/// Counts under the core's lock, where nobody else does: without a locked instruction.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 impl Inner {

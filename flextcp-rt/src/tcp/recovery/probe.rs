@@ -35,6 +35,13 @@ pub(in crate::tcp) struct Probe {
     retransmission: bool,
 }
 
+impl Probe {
+    /// Whether a reported duplicate that ends at `right` is the probe.
+    pub(super) fn ends_at(&self, right: SeqNum) -> bool {
+        self.retransmission && self.end == right
+    }
+}
+
 impl Conn {
     /// The probe timeout of `in_flight` bytes (RFC 8985, section 7.2).
     pub(in crate::tcp) fn probe_timeout(&self, in_flight: u32) -> Duration {

@@ -73,7 +73,14 @@ impl Conn {
 
     pub(super) fn note_duplicate_report(&mut self, left: SeqNum, right: SeqNum) {
         let segments = right.since(left).div_ceil(self.snd.mss.bytes().max(1));
-        self.board.rack.on_dsack(self.snd.una, self.snd.nxt);
+        // A probe that was not needed says nothing of reordering.
+        if self
+            .recovery
+            .probe
+            .is_none_or(|probe| !probe.ends_at(right))
+        {
+            self.board.rack.on_dsack(self.snd.una, self.snd.nxt);
+        }
         if let Some(undo) = &mut self.recovery.undo {
             undo.reported(right, segments.max(1));
         }
