@@ -10,6 +10,9 @@ use flextcp_nic::wire::{MAX_HEADER_LEN, SegmentRepr, TcpFlags};
 
 use crate::tcp::Transmit;
 
+/// Payload of a train that is cut here: sixteen of Ethernet's segments. A port whose ring is full loses what is left of a train.
+const CUT_HERE: u32 = 24 << 10;
+
 /// Writes headers and passes frames on.
 pub(super) struct FrameSender<'a> {
     nic: &'a mut dyn Nic,
@@ -27,13 +30,16 @@ impl<'a> FrameSender<'a> {
         let checksum = port.tx_checksum;
         // The port completes the checksums of what it cuts.
         let super_frame = port.tx_segment_max.filter(|_| checksum);
-        let largest = super_frame.unwrap_or(u32::MAX).min(u32::from(u16::MAX));
+        let largest = |max: u32| {
+            max.min(u32::from(u16::MAX))
+                .saturating_sub(MAX_HEADER_LEN as u32)
+        };
         Self {
             nic,
             header: [0; MAX_HEADER_LEN],
             checksum,
             cuts: super_frame.is_some(),
-            most: largest.saturating_sub(MAX_HEADER_LEN as u32),
+            most: super_frame.map_or(CUT_HERE, largest),
         }
     }
 

@@ -26,10 +26,7 @@ pub(super) enum Request {
 impl Core {
     pub(super) fn take_requests(&self, inner: &mut Inner, now: Instant) -> usize {
         let mut taken = 0;
-        // An empty queue costs a fence to pop.
-        while !self.requests.is_empty()
-            && let Some(request) = self.requests.pop()
-        {
+        while let Some(request) = self.requests.pop() {
             taken += 1;
             match request {
                 Request::Doorbell(token) => inner.doorbell(now, token),
