@@ -338,3 +338,32 @@ fn bulk_goes_on_in_the_turn_of_its_acknowledgment() {
         assert_eq!(pair.b.drain().len(), 0, "{offload:?}");
     }
 }
+
+/// The engine sends what follows each other at once; without a port that cuts, it leaves as segments all the same.
+#[test]
+fn a_train_leaves_as_full_segments_and_a_push() {
+    let mut pair = Pair::new(OffloadPolicy::Never);
+    let (_, client, server) = pair.connect();
+    let data: Vec<u8> = (0..10_000).map(|at: u32| (at ^ (at >> 8)) as u8).collect();
+    pair.a.write(client, &data).unwrap();
+    pair.a.poll(pair.now);
+    let flight = pair.a.drain();
+    let segments: Vec<_> = flight.iter().map(|frame| tcp(frame)).collect();
+    let lengths: Vec<_> = segments.iter().map(|packet| packet.payload_len).collect();
+    assert_eq!(lengths, [1448, 1448, 1448, 1448, 1448, 1448, 1312]);
+    for (one, next) in segments.iter().zip(&segments[1..]) {
+        assert_eq!(one.seq_end(), next.tcp.seq);
+    }
+    let pushed = segments
+        .iter()
+        .map(|packet| packet.tcp.flags.contains(wire::TcpFlags::PSH));
+    assert_eq!(
+        pushed.collect::<Vec<_>>(),
+        [false, false, false, false, false, false, true]
+    );
+    flight.iter().for_each(|frame| pair.b.inject(frame));
+    pair.b.run(pair.now);
+    let mut got = vec![0; 20_000];
+    assert_eq!(pair.b.read(server, &mut got).unwrap(), data.len());
+    assert!(got.starts_with(&data));
+}

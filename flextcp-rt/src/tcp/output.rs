@@ -18,7 +18,7 @@ impl Engine {
         self.poll_train(now, 0)
     }
 
-    /// The next segment to send, with those that follow it up to `most` bytes of payload, for the port to cut.
+    /// The next segment to send, with those that follow it up to `most` bytes of payload, to be cut.
     pub fn poll_train(&mut self, now: Instant, most: u32) -> Option<Transmit<'_>> {
         self.opened.clear();
         if let Some(segment) = self.raw.pop_front() {

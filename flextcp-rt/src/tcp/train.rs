@@ -1,5 +1,5 @@
-//! Super-frames of the engine: where the port cuts segments, several that follow each other leave as one frame, in recovery
-//! above all. Each is a segment of its own to everything else: scoreboard, windows, pacing.
+//! Trains of the engine: several segments that follow each other leave it at once, in recovery above all, for the port or the reactor
+//! to cut. Each is a segment of its own to everything else: scoreboard, windows, pacing.
 
 use std::num::NonZeroU16;
 
@@ -59,7 +59,7 @@ impl Conn {
 
     /// Whether the segment that is sent next starts at `end`, is no larger than `cut`, and differs from the one before it, which
     /// has `flags`, in nothing that the port would not give it.
-    fn may_follow(&self, kind: Kind, flags: TcpFlags, end: SeqNum, cut: u32) -> bool {
+    fn may_follow(&mut self, kind: Kind, flags: TcpFlags, end: SeqNum, cut: u32) -> bool {
         let alike = cut > 0
             && !flags.contains(TcpFlags::FIN)
             && self.rcv.reassembly.is_empty()

@@ -123,10 +123,9 @@ impl Coverage {
 /// finds the accept queue full is gone, and the peer does not know; a half-open one is given up early when there are many; an
 /// orphan goes when memory is short (as on Linux).
 ///
-/// `reopened` says that the listener accepted the connection once more after its end, and closed it: when a reset is lost, of one
-/// that left early or may have failed,
-/// the next segment of the peer, be it a keep-alive probe, may pass for the ACK of a SYN cookie (as on Linux), and the FIN
-/// that it gets then looks like the end of the stream.
+/// `reopened` says that the listener accepted the connection once more after its end, and closed it: when the reset of one that
+/// left early or may have failed is lost, the next segment of the peer, be it a keep-alive probe, may pass for the ACK of a SYN
+/// cookie (as on Linux), and the FIN that it gets then looks like the end of the stream.
 ///
 /// # Errors
 /// What does not hold.

@@ -138,8 +138,10 @@ impl Scoreboard {
     }
 
     /// Whether a segment of `most` bytes or less that starts at `start` and ends by `end` is lost.
-    pub(in crate::tcp) fn has_lost(&self, start: SeqNum, most: u32, end: SeqNum) -> bool {
+    pub(in crate::tcp) fn has_lost(&mut self, start: SeqNum, most: u32, end: SeqNum) -> bool {
         let at = self.segments.partition_point(|s| s.start.before(start));
+        // As it would be sent.
+        self.rejoin(at);
         self.segments.get(at).is_some_and(|s| {
             s.lost && s.start == start && s.len() <= most && s.end.at_or_before(end)
         })

@@ -22,9 +22,9 @@ impl Scoreboard {
     ) {
         self.clear();
         let segments = nxt.since(una).div_ceil(mss.max(1)) as usize;
-        // And as many again, which the window has room for when these are acknowledged.
         self.divisions = segments;
         self.unit = mss;
+        // And as many again: parts, or what the window has room for when these are acknowledged.
         self.segments.reserve(2 * segments);
         self.order.reserve(2 * segments);
         let outstanding = u128::from(nxt.since(una).max(1));
@@ -39,8 +39,8 @@ impl Scoreboard {
     }
 
     /// A SACK block begins or ends at `edge`, and so did a segment. Within what was taken for one segment of the NIC there were
-    /// two: a loss of one is not a loss of both, and what is sent again of the other would seem to arrive before it was sent. As often as there
-    /// were segments at most, so that blocks of single bytes do not make the list grow.
+    /// two: a loss of one is not a loss of both, and the other, sent again, would seem to arrive before it was sent. As often as
+    /// there were segments at most, so that blocks of single bytes do not make the list grow.
     pub(super) fn divide(&mut self, edge: SeqNum) {
         if self.divisions == 0 {
             return;
